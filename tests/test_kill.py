@@ -1,0 +1,242 @@
+"""kill -9 at any system call that changes the ledger: the same command, run again, ends it; nothing is left."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from tracing import LINKS_REFUSED, Copy, Tracer, doctor_is_content, in_parallel, links_refused, needs_strace, reader_sees_only_whole_artifacts
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def traced():
+    needs_strace()
+
+
+class Case:
+    """A command, who types it, who looks on, and what is there before."""
+
+    def __init__(self, author, reader, prepare, words, kind=""):
+        self.author, self.reader, self.prepare, self.words, self.kind = author, reader, prepare, words, kind
+
+
+def nothing(_stage):
+    pass
+
+
+def pair(stage):
+    stage.open_pair()
+
+
+def opened(stage):
+    stage.ok("claude", "bootstrap", "--topic", "demo")
+    stage.send("claude", "plan")
+
+
+def asked(stage):
+    opened(stage)
+    stage.ok("codex", "next")
+
+
+def claimed(stage):
+    asked(stage)
+    stage.ok("codex", "claim", "--kind", "review")
+
+
+def drafted(stage):
+    claimed(stage)
+    stage.ok("codex", "draft", "set", draft(stage), "--body-file", BODY(stage), "--prompt-for-next-file", ASK(stage))
+
+
+def decided(stage):
+    stage.open_pair()
+    stage.send("claude", "decision", "# Which?\n")
+    stage.ok("codex", "next")
+
+
+def closed(stage):
+    asked(stage)
+    stage.ok("claude", "close", "--reason", "done", "--no-archive")
+
+
+def archived(stage):
+    asked(stage)
+    stage.ok("claude", "close", "--reason", "done")
+
+
+def BODY(stage):
+    return stage.folder / "body.md"
+
+
+def ASK(stage):
+    return stage.folder / "ask.md"
+
+
+def slug(stage):
+    return next(path.parent.name for path in stage.shared.rglob("session.json"))
+
+
+def draft(stage):
+    return next(stage.shared.rglob(".draft/*.md"))
+
+
+def send(stage, *more):
+    return ["send", "--kind", "review", "--file", BODY(stage), "--next", "mend it", *more]
+
+
+CASES = {
+    "send": Case("codex", "claude", asked, send),
+    "send_the_first": Case("claude", "codex", pair, send),
+    "send_a_closing": Case("codex", "claude", asked, lambda s: send(s, "--status", "closed")),
+    "publish": Case("codex", "claude", drafted, lambda s: ["publish", draft(s)]),
+    "publish_a_closing": Case("codex", "claude", drafted, lambda s: ["publish", draft(s), "--status", "closed"]),
+    "claim": Case("codex", "claude", asked, lambda s: ["claim", "--kind", "review"]),
+    "draft_set": Case("codex", "claude", claimed, lambda s: ["draft", "set", draft(s), "--body-file", BODY(s), "--prompt-for-next-file", ASK(s)]),
+    "close": Case("claude", "codex", asked, lambda s: ["close", "--reason", "done"]),
+    "close_no_archive": Case("claude", "codex", asked, lambda s: ["close", "--reason", "done", "--no-archive", "--pair-id", slug(s)]),
+    "pairs_archive": Case("claude", "codex", closed, lambda s: ["pairs", "archive", slug(s)]),
+    "pairs_restore": Case("claude", "codex", archived, lambda s: ["pairs", "restore", slug(s)]),
+    "bootstrap": Case("claude", "codex", nothing, lambda s: ["bootstrap", "--topic", "demo"]),
+    "next_that_joins": Case("codex", "claude", opened, lambda s: ["next"]),
+    "next_that_shows": Case("claude", "codex", lambda s: (asked(s), s.send("codex", "review", "# No\n")), lambda s: ["next"]),
+    "continue": Case("codex", "claude", decided, lambda s: ["continue"]),
+}
+
+
+def prepared(case, stage):
+    stage.file("# Review\n\nA refund of 0 divides by zero.\n", "body.md")
+    stage.file("mend it\n", "ask.md")
+    case.prepare(stage)
+    return stage
+
+
+def finished(case, copy, words, over=False):
+    """Looks, runs the command (again), looks: returns what is then there, checked for soundness.
+
+    `over` says that the first run had done everything and only did not come to say so.
+    """
+    reader_sees_only_whole_artifacts(copy, case.reader)
+    done = copy.run(case.author, *words)
+    assert done.code == 0 or (over and any(text in done.err for text in SAYS_IT_IS_DONE)), done.err
+    reader_sees_only_whole_artifacts(copy, case.reader)
+    doctor_is_content(copy, case.author)
+    return copy.names(), copy.texts()
+
+
+SAYS_IT_IS_DONE = ("this instance is bound to", "this instance is not bound to a pair")
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["links", "links-refused"])
+@pytest.mark.parametrize("name", CASES)
+def test_killed_at_any_call_and_run_again_it_ends_as_if_undisturbed(stage, tmp_path, name, refused):
+    case = CASES[name]
+    prepared(case, stage)
+    tracer = Tracer(tmp_path)
+    more = (LINKS_REFUSED,) if refused else ()
+    dry = Copy(stage, tmp_path / "dry")
+    points = tracer.points(dry, case.author, case.words(dry), *more)
+    # A refused link changes nothing. A claim that came to its end is one: run again, it is a second one.
+    points = [p for p in points if not (refused and p.call.startswith("link")) and not (name == "claim" and p.what == "stdout")]
+    with links_refused(refused):
+        copy = Copy(stage, tmp_path / "undisturbed")
+        wanted = finished(case, copy, case.words(copy))
+
+    def killed(point):
+        copy = Copy(stage, tmp_path / f"{point.call}-{point.k}")
+        words = case.words(copy)
+        tracer.kill(copy, case.author, words, point, *more)
+        return copy, words
+
+    wrong = []
+    for point, (copy, words) in in_parallel(killed, points):
+        with links_refused(refused):
+            wrong += faults_of(lambda: compare(finished(case, copy, words, point.what == "stdout"), wanted), point)
+        copy.discard()
+    report(wrong, points)
+
+
+def compare(found, wanted):
+    left, lost = sorted(set(found[0]) - set(wanted[0])), sorted(set(wanted[0]) - set(found[0]))
+    assert not left, f"left behind: {left}"
+    assert not lost, f"lost: {lost}"
+    assert found[1] == wanted[1], "the text is another"
+
+
+def report(wrong, points):
+    if wrong:
+        pytest.fail(f"{len(wrong)} of {len(points)} points:\n" + "\n".join(wrong), pytrace=False)
+
+
+def faults_of(check, point):
+    try:
+        check()
+    except AssertionError as problem:
+        said = str(problem).split("\nassert")[0].replace("\n", " ")
+        return [f"{point}: {said[:400]}"]
+    return []
+
+
+def test_killed_twice_in_a_row_a_send_still_ends_in_one_artifact(stage, tmp_path):
+    case = CASES["send"]
+    prepared(case, stage)
+    tracer = Tracer(tmp_path)
+    wanted = finished(case, Copy(stage, tmp_path / "undisturbed"), send(stage))
+    dry = Copy(stage, tmp_path / "dry")
+    points = tracer.points(dry, "codex", send(dry))
+    dice = random.Random(2)
+    pairs = [(n, dice.choice(points), dice.choice(points)) for n in range(40)]
+
+    def killed(pair):
+        n, first, second = pair
+        copy = Copy(stage, tmp_path / f"twice-{n}")
+        tracer.kill(copy, "codex", send(copy), first)
+        # The second run is shorter where the first came far; it may end before it is killed.
+        tracer.run(copy, "codex", send(copy), f"{second.call}:signal=KILL:when={second.k}")
+        return copy
+
+    wrong = []
+    for (_, first, second), copy in in_parallel(killed, pairs):
+        wrong += faults_of(lambda: compare(finished(case, copy, send(copy)), wanted), (first, second))
+        copy.discard()
+    report(wrong, pairs)
+
+
+@pytest.mark.parametrize("meanwhile", ["the peer publishes", "the draft is published as next says"])
+def test_a_killed_send_and_what_happens_before_it_is_run_again(stage, tmp_path, meanwhile):
+    prepared(CASES["send"], stage)
+    tracer = Tracer(tmp_path)
+    dry = Copy(stage, tmp_path / "dry")
+    points = tracer.points(dry, "codex", send(dry))
+
+    def killed(point):
+        copy = Copy(stage, tmp_path / f"{point.call}-{point.k}")
+        tracer.kill(copy, "codex", send(copy), point)
+        return copy
+
+    def check(copy):
+        if meanwhile == "the peer publishes":
+            copy.ok("claude", "send", "--kind", "note", "--file", copy.file("# Wait\n", "note.md"), "--next", "wait")
+        else:
+            told = copy.ok("codex", "next")
+            if told.action == "finish":
+                assert told.next.startswith("publish "), told
+                copy.ok("codex", *told.next.split())
+                assert "already published" in copy.ok("codex", *send(copy)).err
+        copy.ok("codex", *send(copy))
+        again = copy.ok("codex", *send(copy))
+        assert "already published" in again.err
+        texts = copy.texts()
+        assert sum("A refund of 0" in text for text in texts.values()) == 1, texts
+        assert len(texts) == (3 if meanwhile == "the peer publishes" else 2)
+        assert len({name[:3] for name in texts}) == len(texts)
+        assert copy.litter() == []
+        reader_sees_only_whole_artifacts(copy, "claude")
+        doctor_is_content(copy)
+
+    wrong = []
+    for point, copy in in_parallel(killed, points):
+        wrong += faults_of(lambda: check(copy), point)
+        copy.discard()
+    report(wrong, points)

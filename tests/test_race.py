@@ -1,0 +1,302 @@
+"""Writers at once: one number, one artifact; one intent, one artifact; nothing lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import RELAY, SCRIPT, SIGNALS
+from tracing import doctor_is_content, sound
+
+# A process that types commands as fast as it can. Its hands are unsteady: before any call that touches
+# the disk it may pause, so that every order of events between processes comes up.
+HANDS = r"""
+import contextlib, errno, importlib.machinery, importlib.util, io, json, os, random, sys, time
+sys.dont_write_bytecode = True
+told = json.loads(sys.argv[1])
+loader = importlib.machinery.SourceFileLoader("relay", told["script"])
+relay = importlib.util.module_from_spec(importlib.util.spec_from_loader("relay", loader))
+loader.exec_module(relay)
+dice = random.Random(told["seed"])
+def unsteady(name):
+    real = getattr(os, name)
+    def call(*given, **more):
+        if dice.random() < told["pause"]:
+            time.sleep(dice.random() * 0.003)
+        if name == "link" and told["refuse_links"]:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), given[1])
+        return real(*given, **more)
+    setattr(os, name, call)
+for name in ("link", "unlink", "open", "replace", "rename", "listdir", "scandir", "mkdir", "lstat"):
+    unsteady(name)
+os.fsync = lambda handle: None
+class Printed(io.StringIO):
+    def __init__(self):
+        super().__init__()
+        self.buffer = io.BytesIO()
+def typed(words):
+    sys.stdout, sys.stderr = Printed(), Printed()
+    try:
+        code = relay.main(words, told["script"])
+        out, err = (s.buffer.getvalue().decode() for s in (sys.stdout, sys.stderr))
+    finally:
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    return [code, out, err]
+sys.stdin.readline()
+done = []
+for words in told["turns"]:
+    if words[0] == "the 1.x way":
+        kind, body, ask = words[1:]
+        done.append(typed(["claim", "--kind", kind]))
+        draft = done[-1][1].strip()
+        if done[-1][0] == 0:
+            done.append(typed(["draft", "set", draft, "--body-file", body, "--prompt-for-next-file", ask]))
+            done.append(typed(["publish", draft]))
+    else:
+        done.append(typed(words))
+print(json.dumps(done))
+"""
+
+
+def race(stage, plays, pause=0.05, refuse_links=False):
+    """Starts one process for each (author, turns), lets them go at once; returns what each printed."""
+    children = []
+    for number, (author, turns) in enumerate(plays):
+        told = {"script": str(SCRIPT), "turns": [[str(word) for word in turn] for turn in turns], "seed": number, "pause": pause, "refuse_links": refuse_links}
+        command = [sys.executable, "-I", "-X", "utf8", "-c", HANDS, json.dumps(told)]
+        env = author if isinstance(author, dict) else stage.env(author)
+        children.append(subprocess.Popen(command, cwd=stage.project, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    ended = [child.communicate(timeout=300) for child in children]
+    assert [err for _, err in ended if err] == []
+    return [json.loads(out) for out, _ in ended]
+
+
+def all_well(played):
+    bad = [re.sub(r"/\S*/|[0-9a-f-]{5,}|\d+", "N", step[2]) for steps in played for step in steps if step[0] != 0]
+    if bad:
+        told = "".join(f"{bad.count(text)} x {text}" for text in sorted(set(bad), key=bad.count, reverse=True))
+        pytest.fail(f"{len(bad)} of {sum(map(len, played))} commands failed:\n{told}", pytrace=False)
+
+
+def published(stage):
+    return sorted(path.name[:-3] for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md") if path.parent.name != ".draft")
+
+
+def turns_of(stage, process, count, way):
+    """`count` turns, each with a text of its own; every second one the 1.x way where `way` says so."""
+    ask = stage.file("go on\n", "ask.md")
+    turns = []
+    for turn in range(count):
+        body = stage.file(f"# Turn\n\ntext {process}.{turn}\n", f"body-{process}-{turn}.md")
+        old = way == "both" and (turn + process) % 2
+        turns.append(["the 1.x way", "note", body, ask] if old else ["send", "--kind", "note", "--file", body, "--next", "go on"])
+    return turns
+
+
+def everything_arrived(stage, processes, count):
+    stems = published(stage)
+    assert len(stems) == processes * count
+    assert len({stem[:3] for stem in stems}) == processes * count, "a number was given twice"
+    texts = [path.read_text() for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md")]
+    for process in range(processes):
+        for turn in range(count):
+            assert sum(f"\ntext {process}.{turn}\n" in text for text in texts) == 1, f"text {process}.{turn}"
+    assert stage.litter() == []
+    sound(stage)
+    doctor_is_content(stage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refuse_links", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["links", "links-refused"])
+def test_sixteen_processes_of_two_authors_publish_400_turns(stage, refuse_links):
+    stage.open_pair()
+    plays = [("claude" if n % 2 else "codex", turns_of(stage, n, 25, "both")) for n in range(16)]
+    all_well(race(stage, plays, 0.01, refuse_links))
+    everything_arrived(stage, 16, 25)
+
+
+@pytest.mark.parametrize("refuse_links", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["links", "links-refused"])
+def test_four_processes_of_two_authors_take_no_number_twice(stage, refuse_links):
+    stage.open_pair()
+    plays = [("claude" if n % 2 else "codex", turns_of(stage, n, 6, "both")) for n in range(4)]
+    all_well(race(stage, plays, 0.05, refuse_links))
+    everything_arrived(stage, 4, 6)
+
+
+@pytest.mark.parametrize("refuse_links", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["links", "links-refused"])
+@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_the_same_file_sent_by_eight_processes_at_once_becomes_one_artifact(stage, rounds, refuse_links):
+    stage.open_pair()
+    files = [stage.file(f"# Round\n\nround {n}.\n", f"round-{n}.md") for n in range(rounds)]
+    turns = [["send", "--kind", "note", "--file", file, "--next", "go on"] for file in files]
+    played = race(stage, [("claude", turns)] * 8, 0.1, refuse_links)
+    texts = [path.read_text() for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md") if path.parent.name != ".draft"]
+    assert [sum(f"\nround {n}.\n" in text for text in texts) for n in range(rounds)] == [1] * rounds
+    all_well(played)
+    assert stage.litter() == []
+    sound(stage)
+    doctor_is_content(stage)
+
+
+@pytest.mark.parametrize("refuse_links", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["links", "links-refused"])
+def test_a_draft_published_by_six_processes_at_once_becomes_one_artifact(stage, refuse_links):
+    stage.open_pair()
+    turns = []
+    for n in range(5):
+        body, ask = stage.file(f"# Draft\n\ndraft {n}.\n", f"draft-{n}.md"), stage.file("go on\n", "ask.md")
+        draft = stage.ok("claude", "claim", "--kind", "note").out.strip()
+        stage.ok("claude", "draft", "set", draft, "--body-file", body, "--prompt-for-next-file", ask)
+        turns.append(["publish", draft])
+    played = race(stage, [("claude", turns)] * 6, 0.1, refuse_links)
+    assert len(published(stage)) == 5
+    all_well(played)
+    assert stage.litter() == []
+    sound(stage)
+    doctor_is_content(stage)
+
+
+@pytest.mark.slow
+def test_a_publisher_that_comes_late_changes_nothing_that_was_published(stage, monkeypatch):
+    stage.open_pair()
+    file = stage.file("# Note\n")
+    words = ["send", "--kind", "note", "--file", file, "--next", "read it"]
+    real, before = RELAY._sidecar_for, {}
+
+    def overtaken(*given):
+        monkeypatch.setattr(RELAY, "_sidecar_for", real)
+        monkeypatch.setattr(RELAY.World, "now", lambda _world: 2_000_000_000.0)
+        assert stage.process("claude", *words).code == 0
+        assert stage.ok("codex", "next").action == "reply"
+        before.update({path.name: path.read_bytes() for path in stage.shared.rglob("001-*")})
+        return real(*given)
+
+    monkeypatch.setattr(RELAY, "_sidecar_for", overtaken)
+    stage.ok("claude", *words)
+    assert {path.name: path.read_bytes() for path in stage.shared.rglob("001-*")} == before
+    assert stage.ok("codex", "next").action == "reply"
+    assert stage.litter() == []
+
+
+def a_pair(stage):
+    path = stage.open_pair()
+    return RELAY.find_pair(str(stage.shared), path.name)
+
+
+def a_world(owner=""):
+    world = RELAY.World({}, "/", str(SCRIPT))
+    world._owner = owner
+    return world
+
+
+def a_dead_process():
+    child = subprocess.Popen(["sleep", "60"])
+    known = RELAY.process(child.pid)
+    child.kill()
+    child.wait()
+    return known
+
+
+def test_two_runs_of_one_intent_agree_on_one_number(stage, monkeypatch):
+    """The second reserves while the first lists the numbers in use."""
+    pair, real, other = a_pair(stage), RELAY.next_seq, []
+
+    def overtaken(path):
+        monkeypatch.setattr(RELAY, "next_seq", real)
+        other.append(RELAY.reserve(pair, "a" * 24, a_world("7-7-7-7"), True))
+        return real(path)
+
+    monkeypatch.setattr(RELAY, "next_seq", overtaken)
+    assert [RELAY.reserve(pair, "a" * 24, a_world(), True)] == other
+
+
+def test_a_number_that_one_is_just_taking_is_not_given_to_a_dead_runs_heir(stage):
+    """Without links a number is taken before it says for what; a dead run that wanted it too must not inherit it."""
+    pair, dead = a_pair(stage), a_dead_process().token
+    folder = stage.shared / pair.slug / ".seq"
+    for intent, owner in (("a" * 24, dead), ("b" * 24, RELAY.this_process().token)):
+        (folder / f".{intent}.{owner}.mark").write_bytes(RELAY.json_line({"intent": intent, "seq": 1, "owner": owner}))
+    (folder / "001").touch()
+    assert RELAY.reserve(pair, "a" * 24, a_world("7-7-7-7"), True) != 1
+
+
+@pytest.mark.slow
+def test_a_claim_beside_another_of_the_same_session_goes_through(stage, monkeypatch):
+    stage.open_pair()
+    real = RELAY.link_new
+
+    def overtaken(*given):
+        monkeypatch.setattr(RELAY, "link_new", real)
+        assert stage.process("claude", "claim", "--kind", "note").code == 0
+        return real(*given)
+
+    monkeypatch.setattr(RELAY, "link_new", overtaken)
+    stage.ok("claude", "claim", "--kind", "note")
+    assert len(list(stage.shared.rglob(".draft/*.md"))) == 2
+
+
+def test_a_draft_claimed_beside_an_unpublished_one_can_be_published(stage):
+    stage.open_pair()
+    stage.ok("claude", "claim", "--kind", "note")
+    draft = stage.ok("codex", "claim", "--kind", "note").out.strip()
+    stage.ok("codex", "draft", "set", draft, "--body-file", stage.file("# N\n"), "--prompt-for-next-file", stage.file("go on\n", "ask.md"))
+    assert "002-codex-note" in stage.ok("codex", "publish", draft).out
+
+
+SESSIONS = {"the same agent": 1, "two agents": 2, "six agents": 6}
+
+
+@pytest.mark.parametrize("topics", [1, 6])
+@pytest.mark.parametrize("who", SESSIONS)
+@pytest.mark.slow
+def test_bootstraps_at_once_leave_whole_pairs_and_no_slot_with_two_holders(stage, who, topics):
+    sessions = SESSIONS[who]
+    plays = []
+    for number in range(6):
+        author = "claude" if sessions == 1 or number % 2 == 0 else "codex"
+        ident = 0 if sessions <= 2 else number // 2
+        env = stage.env(author, **{next(iter(SIGNALS[author])): f"{author}-{ident}"})
+        plays.append((env, [["bootstrap", "--topic", f"t{number % topics}"]]))
+    played = [step for steps in race(stage, plays, 0.2) for step in steps]
+    assert all(code == 0 or ("hint: " in err and code == 2 and "Traceback" not in err) for code, _, err in played), played
+    refused = [err for code, _, err in played if code]
+    assert all("relay pair join" in err or "next" in err for err in refused), refused
+    pairs = stage.ok("claude", "pairs", "list", "--json").json["pairs"]
+    assert pairs and all(pair["category"] == "active" for pair in pairs)
+    bindings = [json.loads(path.read_text()) for path in (stage.shared / "_relay/bindings").glob("*.json")]
+    slots = [(binding["pair_slug"], binding["author"]) for binding in bindings]
+    assert len(set(slots)) == len(slots), f"a slot has two holders: {slots}"
+    assert {slug for slug, _ in slots} <= {pair["session_id"] for pair in pairs}
+    assert [path.name for path in stage.shared.rglob("*.tmp")] == []
+    if sessions == 1:
+        assert len(pairs) == 1, [pair["session_id"] for pair in pairs]
+
+
+@pytest.mark.parametrize("archive", [[], ["--no-archive"]], ids=["archived", "in-place"])
+@pytest.mark.slow
+def test_two_closes_at_once_end_the_pair_once(stage, archive):
+    for n in range(4):
+        stage.open_pair(f"t{n}")
+        words = ["close", "--reason", "done", *archive]
+        played = [step for steps in race(stage, [("claude", [words]), ("codex", [words])], 0.3) for step in steps]
+        assert all(code == 0 or ("hint: " in err and "Traceback" not in err) for code, _, err in played), played
+        assert any(code == 0 for code, _, _ in played), played
+        closed = list(stage.shared.rglob(f"*-t{n}/CLOSED"))
+        assert len(closed) == 1
+        session = json.loads((closed[0].parent / "session.json").read_text())
+        assert session["state"] == "closed"
+        stage.run("claude", "next"), stage.run("codex", "next")
+        assert [path.name for path in stage.shared.rglob("*.tmp")] == []
+
+
+def test_two_first_turns_of_the_same_author_do_not_share_a_slot(stage):
+    stage.ok("claude", "bootstrap", "--topic", "demo")
+    plays = [(stage.env("codex", CODEX_THREAD_ID=f"thread-{n}"), [["next"]]) for n in range(6)]
+    race(stage, plays, 0.2)
+    bindings = [path.name for path in (stage.shared / "_relay/bindings").glob("codex-*.json")]
+    assert len(bindings) == 1, bindings
