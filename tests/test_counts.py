@@ -1,0 +1,74 @@
+"""What a command costs, in things that can be counted: syncs, files read, processes started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from conftest import RELAY
+
+
+def counted(monkeypatch, owner, name):
+    """The calls of one function from here on."""
+    real, calls = getattr(owner, name), []
+
+    def call(*given, **named):
+        calls.append(given)
+        return real(*given, **named)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+def test_a_send_waits_for_the_disk_at_most_ten_times(stage, monkeypatch):
+    stage.open_pair()
+    for _ in range(3):
+        calls = counted(monkeypatch, os, "fsync")
+        stage.send("claude", "plan", "# Text\n" * 1000)
+        assert 0 < len(calls) <= 10
+
+
+def test_a_publish_waits_for_the_disk_at_most_ten_times(stage, monkeypatch):
+    stage.open_pair()
+    draft = stage.ok("claude", "claim", "--kind", "plan").out.strip()
+    stage.ok("claude", "draft", "set", draft, "--prompt-for-next-file", stage.file("go on\n"))
+    calls = counted(monkeypatch, os, "fsync")
+    stage.ok("claude", "publish", draft)
+    assert 0 < len(calls) <= 10
+
+
+def story(stage, length):
+    """A pair in which `length` artifacts were sent, each answered by the next."""
+    stage.open_pair()
+    for count in range(length):
+        author = ("claude", "codex")[count % 2]
+        stage.ok(author, "next", RELAY_AUTO_ROUND_CAP="0")
+        stage.send(author, "note")
+
+
+@pytest.mark.parametrize("words", [("next",), ("status",), ("brief",), ("wait", "--timeout", "0")], ids=" ".join)
+def test_a_look_reads_no_more_files_in_a_long_pair_than_in_a_short_one(stage, monkeypatch, words):
+    read = []
+    for length in (4, 20):
+        story(stage, length)
+        calls = counted(monkeypatch, RELAY, "read_with_status")
+        stage.run("codex", *words, RELAY_AUTO_ROUND_CAP="0")
+        read.append(len(calls))
+        stage.ok("claude", "close", "--reason", "done")
+    assert read[0] == read[1] > 0
+
+
+@pytest.mark.parametrize("words", [("next",), ("status",), ("brief",), ("wait", "--timeout", "0"), ("log",), ("doctor",)], ids=" ".join)
+def test_a_look_starts_no_process(stage, monkeypatch, words):
+    story(stage, 2)
+    started = counted(monkeypatch, subprocess, "Popen")
+    stage.run("codex", *words)
+    assert not started
+
+
+def test_a_send_starts_no_process(stage, monkeypatch):
+    stage.open_pair()
+    started = counted(monkeypatch, subprocess, "Popen")
+    stage.send("claude", "plan")
+    assert not started
