@@ -21,8 +21,18 @@ import pytest
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "skills" / "agent-relay" / "bin" / "relay"
-# The launcher trusts no cache in a temporary folder, and pytest's are; this one is kept between runs.
-CACHE = ROOT / ".pytest_cache" / "bytecode"
+TEMPORARY = ("/tmp/", "/var/tmp/", "/dev/shm/", "/private/")
+
+
+def cache_base():
+    """Where bytecode is kept between runs: in this checkout, or, as the launcher trusts none in a temporary
+    folder, in the user's own cache; nothing else of the real home is touched."""
+    if str(ROOT).startswith(TEMPORARY):
+        return pathlib.Path.home() / ".cache" / "agent-relay-tests"
+    return ROOT / ".pytest_cache"
+
+
+CACHE = cache_base() / "bytecode"
 
 
 def load_relay():

@@ -13,6 +13,7 @@ import sys
 import tempfile
 
 import pytest
+from conftest import CACHE, TEMPORARY
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "skills" / "agent-relay" / "bin" / "relay"
@@ -87,10 +88,10 @@ def launch(stage):
 @pytest.fixture
 def caching(stage):
     """Has a cache of its own, outside every temporary folder, for it would not be used there."""
-    parent = ROOT / ".pytest_cache"
-    parent.mkdir(exist_ok=True)
-    if str(parent).startswith(("/tmp/", "/var/tmp/", "/dev/shm/", "/private/")):
-        pytest.skip("this checkout lies in a temporary folder, where no bytecode is kept")
+    parent = CACHE.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    if str(parent).startswith(TEMPORARY):
+        pytest.skip("both this checkout and the home lie in temporary folders, where no bytecode is kept")
     cache = pathlib.Path(tempfile.mkdtemp(dir=parent, prefix="cache-"))
     yield Launch(stage, cache)
     for folder in cache.rglob("*"):
