@@ -50,7 +50,7 @@ def story(stage, length):
 @pytest.mark.parametrize("words", [("next",), ("status",), ("brief",), ("wait", "--timeout", "0")], ids=" ".join)
 def test_a_look_reads_no_more_files_in_a_long_pair_than_in_a_short_one(stage, monkeypatch, words):
     read = []
-    for length in (4, 20):
+    for length in (4, 12):
         story(stage, length)
         calls = counted(monkeypatch, RELAY, "read_with_status")
         stage.run("codex", *words, RELAY_AUTO_ROUND_CAP="0")

@@ -319,7 +319,7 @@ class Play:
         assert not any("damaged" in row for row in status["published"])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_histories_lose_nothing_and_deliver_nothing_twice(stage, seed):
     play = Play(stage, seed)
     for _ in range(40):
@@ -338,7 +338,7 @@ def test_random_histories_lose_nothing_and_deliver_nothing_twice(stage, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4, 44))
+@pytest.mark.parametrize("seed", range(2, 42))
 def test_many_random_histories(stage, seed):
     play = Play(stage, seed)
     for _ in range(120):

@@ -107,6 +107,7 @@ def test_what_only_looks_writes_nothing(stage):
         assert after == before, (line, {path for path in {*before, *after} if before.get(path) != after.get(path)})
 
 
+@pytest.mark.slow
 def test_no_command_writes_outside_the_ledger_and_the_folder_of_issues(stage, relay):
     """Every row of the table of commands, from a subfolder; the demo plays in a temporary folder that it removes."""
     sub, scratch = stage.project / "sub", stage.folder / "scratch"
