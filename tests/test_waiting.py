@@ -193,6 +193,22 @@ def test_close_ends_every_wait_with_12(stage, how):
     assert results[0][1] == "closed\n" and results[1][1].startswith("action: over")
 
 
+def test_a_folder_that_is_moved_away_in_the_moment_of_making_it_is_missing_and_no_link(stage, relay, monkeypatch):
+    folder = stage.folder / "moved"
+    folder.mkdir()
+    mkdir = os.mkdir
+
+    def taken_then_gone(path, mode):
+        try:
+            mkdir(path, mode)
+        finally:
+            folder.rename(stage.folder / "elsewhere")
+
+    monkeypatch.setattr(os, "mkdir", taken_then_gone)
+    with pytest.raises(FileNotFoundError):
+        relay.ensure_folder(str(folder))
+
+
 @pytest.mark.slow
 def test_the_move_to_the_archive_never_catches_a_waiter_in_between(stage):
     for count in range(25):
