@@ -59,7 +59,7 @@ def test_a_look_reads_no_more_files_in_a_long_pair_than_in_a_short_one(stage, mo
     assert read[0] == read[1] > 0
 
 
-@pytest.mark.parametrize("words", [("next",), ("status",), ("brief",), ("wait", "--timeout", "0"), ("log",), ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize("words", [("brief",), ("wait", "--timeout", "0"), ("findings",), ("doctor",), ("verify",)], ids=" ".join)
 def test_a_look_starts_no_process(stage, monkeypatch, words):
     story(stage, 2)
     started = counted(monkeypatch, subprocess, "Popen")
@@ -67,8 +67,19 @@ def test_a_look_starts_no_process(stage, monkeypatch, words):
     assert not started
 
 
-def test_a_send_starts_no_process(stage, monkeypatch):
-    stage.open_pair()
-    started = counted(monkeypatch, subprocess, "Popen")
-    stage.send("claude", "plan")
-    assert not started
+@pytest.mark.parametrize("words", [("next",), ("status",), ("log",), "send"], ids=" ".join)
+def test_telling_the_tree_takes_git_alone_and_not_more_of_it_for_more_files(stage, monkeypatch, words):
+    started = []
+    for files in (3, 30):
+        for number in range(files):
+            (stage.project / f"file-{files}-{number}").write_text("text\n")
+        stage.open_pair(f"t{files}")
+        stage.send("claude", "plan")
+        stage.ok("codex", "next")
+        calls = counted(monkeypatch, subprocess, "Popen")
+        stage.send("codex", "note") if words == "send" else stage.ok("codex", *words)
+        assert {call[0][0] for call in calls} == {"git"}
+        started.append(len(calls))
+        stage.ok("claude", "close", "--reason", "done")
+        stage.ok("codex", "next")
+    assert started[0] == started[1] <= 8

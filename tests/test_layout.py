@@ -10,7 +10,7 @@ SOURCE = SCRIPT.read_text()
 TREE = ast.parse(SOURCE)
 BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, m[2], int(m[1])) for m in re.finditer(r"(?m)^# -{20,} (\d+) (.+)$", SOURCE)]
 ROOMS = [name for _, name, _ in BANNERS]
-PURE = ("words", "errors", "values", "format", "rules")
+PURE = ("words", "errors", "values", "format", "findings", "rules")
 # The names that reach outside, and the rooms that may use them.
 OPENS = {"open", "os.open", "os.read", "os.write", "os.pread", "os.fdopen", "os.listdir", "os.scandir", "os.link", "os.replace", "os.rename",
          "os.unlink", "os.mkdir", "os.makedirs", "os.rmdir", "os.fsync", "os.stat", "os.lstat", "os.fstat", "os.path.exists", "os.path.lexists"}
@@ -44,6 +44,7 @@ APART = {
     ("demo", "os.open"), ("demo", "os.write"), ("demo", "os.makedirs"),  # the scratch project, no part of a ledger
     ("demo", "subprocess"), ("demo", "os.environ"),  # its two authors are real processes
     ("demo", "time.time"), ("demo", "time.sleep"),  # it times real wakes
+    ("world", "os.write"),  # what `run` runs prints goes on to our own streams as it comes
     ("disk", "time.sleep"),  # waiting for a lock
     ("turns", "time.monotonic"), ("turns", "os.getppid"),  # the wait's own deadline and parent
 }  # fmt: skip

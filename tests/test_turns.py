@@ -504,7 +504,7 @@ def test_close_run_again_never_ends_another_pair(stage):
 
 def test_close_without_archive_leaves_the_pair_in_place_and_writes_four_lines(stage):
     pair = stage.open_pair()
-    done = stage.ok("claude", "close", "--reason", "it's \"done\"", "--outcome", "approved", "--no-archive")
+    done = stage.ok("claude", "close", "--reason", "it's \"done\"", "--outcome", "shipped", "--no-archive")
     assert done.out.startswith(f"{pair}\n")
     lines = (pair / "CLOSED").read_text().splitlines()
     assert [line.partition(" = ")[0] for line in lines] == ["reason", "outcome", "closed_by", "closed_at"]

@@ -257,7 +257,7 @@ def test_a_pair_of_1_x_goes_on_and_1_x_reads_what_was_added(stage, relay, name, 
     added = v1_reader.artifacts(folder)
     last = relay.artifact_at(relay.listing_of(str(folder)), os.path.basename(path)[:-3])
     assert added[last.name.stem] == last.meta
-    assert set(last.meta) - set(v1.KEYS) <= {"sidecar_sha256"}
+    assert set(last.meta) - set(v1.KEYS) <= {"sidecar_sha256", "changeset", "base_commit", "head_commit"}
     assert last.meta["seq"] == max([m["seq"] for m in v1.PAIRS[name].get("artifacts", ())], default=0) + 1
     subprocess.run(["sha256sum", "-c", "--quiet", f"{path}.sha256"], cwd=folder, check=True)
     after = v1.snapshot(folder)

@@ -215,8 +215,15 @@ class Terminal:
     def see(self, text, seconds=30):
         """Waits until the screen shows one of some texts; which."""
         texts = (text,) if isinstance(text, str) else text
+
+        def shown():
+            screen = self.screen
+            if "Make auto mode your default permission mode?" in screen:  # Asked of new users who look on for a while.
+                self.keys("Down", "Enter")
+            return next((t for t in texts if t in screen), None)
+
         try:
-            return until(lambda: next((t for t in texts if t in self.screen), None), seconds, f"{texts} on the screen of {self.host}")
+            return until(shown, seconds, f"{texts} on the screen of {self.host}")
         except AssertionError as problem:
             raise AssertionError(f"{problem}\n{self.screen}") from None
 

@@ -12,8 +12,8 @@ def calls_of(turns):
 class Agent:
     """Begins each turn with `next` and then follows what relay prints.
 
-    `texts` are what it sends, in order: kind, text, flags of `send`. It writes each with its host's own file
-    tool. What relay says is not its move ends the turn with words.
+    `texts` are what it sends, in order: kind, text, flags of `send`, a command to run before. It writes each text
+    with its host's own file tool. What relay says is not its move ends the turn with words.
     """
 
     def __init__(self, scene, host, texts):
@@ -30,6 +30,8 @@ class Agent:
             return self._send(turns)
         if "run_in_background" in before.text:
             return {"say": "I wait."}
+        if "# before the text" in before.text:
+            return self._write(self.texts[self._sent(turns)][1], self._sent(turns))
         return self._follow(last.text, self._sent(turns))
 
     def _sent(self, turns):
@@ -42,7 +44,8 @@ class Agent:
         if action == "bootstrap":
             return command
         if (action in ("reply", "resume", "start") or " send --kind plan" in command) and sent < len(self.texts):
-            return self._write(self.texts[sent][1], sent)
+            command = self.texts[sent][3:]
+            return f"{command[0]} # before the text" if command else self._write(self.texts[sent][1], sent)
         if " --wait" in command:
             return {"sh": command, "run_in_background": True} if self.host == "claude" else command
         return {"say": "My turn is over."}
@@ -59,7 +62,7 @@ class Agent:
     def _send(self, turns):
         """The `send` for what was written; as an answer to what the last `next` handed over."""
         sent = self._sent(turns)
-        kind, _, *flags = self.texts[sent]
+        kind, flags = self.texts[sent][0], self.texts[sent][2:3]
         handed = [turn.text for turn in turns if turn.kind == "result" and "\naction: " in f"\n{turn.text}"]
         number = re.findall(r"--reply-to (\d+)", handed[-1]) if handed else []
         reply = ["--reply-to", number[-1]] if number else []

@@ -19,17 +19,19 @@ DECISION = "# Decision\n\nReady.\n\n## Next\n@user: may we close?\n"
 CODE = "def refund(amount, parts):\n    return amount / parts\n"
 
 
-def has_verdicts(scene):
-    return "--verdict" in scene.relay("help", "send")
+GUARDED = CODE.replace("    return", "    if parts < 1:\n        raise ValueError(parts)\n    return")
+CHECK = "import pay\ntry:\n    pay.refund(5, 0)\nexcept ValueError:\n    print('refused')\n"
 
 
 def play_both(scene):
-    """Both agents, with what they will send; the reviewer's verdicts where this relay knows them."""
-    verdicts = has_verdicts(scene)
-    first, second = (f"--verdict {word} --not-run scripted" if verdicts else "" for word in ("changes", "approve"))
+    """Both agents with what they will send; the reviewer runs a check through relay before each verdict."""
+    (scene.project / "pay.py").write_text(CODE)
+    (scene.project / "check.py").write_text(CHECK)
+    guarded = scene.file(GUARDED, "guarded.py")
+    check = f"{scene.relays['codex']} run -- python3 -B check.py"
     scene.model.parts = {
-        "claude": Agent(scene, "claude", [("plan", PLAN), ("fix", FIX), ("decision", DECISION)]),
-        "codex": Agent(scene, "codex", [("review", FINDINGS, first), ("review", FINE, second)]),
+        "claude": Agent(scene, "claude", [("plan", PLAN), ("fix", FIX, "--touched pay.py", f"cp {guarded} pay.py"), ("decision", DECISION)]),
+        "codex": Agent(scene, "codex", [("review", FINDINGS, "--verdict changes", check), ("review", FINE, "--verdict approve", check)]),
     }
 
 
@@ -64,7 +66,6 @@ def relay_bytes(request_turns):
 
 def test_a_review_of_two_rounds_needs_no_human_and_each_side_is_woken_once(scene, capsys):
     """Scenes 1 and 2: findings and approval, both idle in between; no wake for own writes, drafts, or a second time."""
-    (scene.project / "pay.py").write_text(CODE)
     scene.relay("init")
     scene.relay("hooks", "install", "--nudge")
     play_both(scene)
@@ -73,6 +74,10 @@ def test_a_review_of_two_rounds_needs_no_human_and_each_side_is_woken_once(scene
     time.sleep(3)  # What would be woken too often is woken by now.
     ready = published_at(scene)
     assert sorted(ready) == ["001-claude-plan", "002-codex-review", "003-claude-fix", "004-codex-review", "005-claude-decision"]
+
+    first, second = (json.loads(path.read_text()) for path in sorted(scene.shared.glob("2*/*-codex-review.json")))
+    assert (first["verdict"], [row["severity"] for row in first["open"]]) == ("changes", ["blocker"])
+    assert (second["verdict"], second["open"]) == ("approve", []) and [row["code"] for row in (*first["evidence"], *second["evidence"])] == [1, 0]
 
     wakes = {"claude": wakes_of(scene, "claude"), "codex": wakes_of(scene, "codex")}
     assert [seq for seq, _ in wakes["claude"]] == [2, 4], "once for each review, never for its own or for drafts"
@@ -107,9 +112,8 @@ def wakes_of(scene, host):
 
 def test_a_session_that_opened_before_the_ledger_holds_a_wait_and_is_woken_by_its_end(scene):
     """Claude Code watches what was there when its session began. Else the background wait wakes it, and only that."""
-    (scene.project / "pay.py").write_text(CODE)
     scene.relay("hooks", "install", "--target", "claude")
-    play_both(scene)
+    scene.model.parts["claude"] = Agent(scene, "claude", [("plan", PLAN), ("note", "# Note\n\nI see.\n\n## Next\nGo on.\n")])
     claude = scene.terminal("claude")
     claude.see("❯")
     claude.ask("use agent-relay and ask codex to review this")
@@ -122,6 +126,6 @@ def test_a_session_that_opened_before_the_ledger_holds_a_wait_and_is_woken_by_it
     text = scene.file(FINDINGS)
     scene.as_agent("codex", "send", "--kind", "review", "--file", text, session="01a00000-0000-7000-8000-000000000001")
     published = time.time()
-    until(lambda: "004-claude-fix" in published_at(scene), 30, "the answer")
+    until(lambda: "004-claude-note" in published_at(scene), 30, "the answer")
     assert scene.model.of("claude")[asked].at - published < 2
     assert not os.path.exists(scene.shared / "_relay/hook-state/fired-claude-FileChanged")

@@ -27,9 +27,9 @@ def test_both_hosts_list_the_skill_with_its_description(scene, capsys):
 
 def test_the_skill_loads_in_both_hosts(scene):
     scene.claude(part=[{"tool": "Skill", "input": {"skill": "agent-relay"}}, {"say": "done"}])
-    assert "## Hold a wait" in scene.model.of("claude")[-1].text
+    assert "## Hard rules" in scene.model.of("claude")[-1].text
     scene.codex("use $agent-relay", part=[{"say": "done"}])
-    assert "## Hold a wait" in scene.model.of("codex")[-1].text
+    assert "## Hard rules" in scene.model.of("codex")[-1].text
 
 
 def test_the_rules_let_harmless_commands_through_and_nothing_else(scene):
