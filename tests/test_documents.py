@@ -13,7 +13,7 @@ PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
 DOCUMENTS = sorted([ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
                    + [SKILL, *SKILL.parent.glob("references/*.md"), *ROOT.glob("docs/*.md")])  # fmt: skip
 # Commands of 1.x that the changelog and the README name as missing in this version.
-NOT_HERE = {"relay sync", "relay hooks", "relay statusline", "init --sync rsync"}
+NOT_HERE = {"relay sync", "init --sync rsync"}
 FILLED = {"KIND": "note", "N": "1", "SEQ": "1", "SECONDS": "5", "STATUS": "ready", "AREA": "cli", "SEVERITY": "minor", "HOW": "none", "WORD": "approved"}
 
 
