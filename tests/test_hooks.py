@@ -63,6 +63,32 @@ def test_a_claude_code_that_is_not_known_to_watch_is_told_to_hold_a_wait(stage, 
     assert "next --wait 1500" in stage.send("claude", "plan").out
 
 
+@pytest.mark.parametrize("env", [{"CLAUDE_CODE_ENTRYPOINT": "sdk-cli"}, {"CLAUDE_CODE_SESSION_ATTENDED": "0"}])
+def test_a_session_that_nobody_sits_at_is_not_woken_and_its_prompts_are_no_users(stage, pair, env):
+    assert "watchPaths" not in json.dumps(hook(stage, "claude", "SessionStart", source="startup", env=env).told)
+    assert "next --wait 1500" in stage.send("claude", "plan").out
+    hook(stage, "claude", "UserPromptSubmit", prompt="go on", env=env)
+    assert not list(pair.glob(".seen/claude-*"))
+
+
+def test_a_codex_exec_is_neither_nudged_nor_told_that_it_will_be(relay, stage, monkeypatch):
+    stage.ok(None, "hooks", "install", "--target", "codex", "--nudge")
+    around = [(7, "codex", ["/bin/codex", "exec", "resume", "--last"])]
+    monkeypatch.setattr(relay, "ancestors", lambda: iter(around))
+    stage.ok("claude", "bootstrap", "--topic", "t")
+    stage.ok("codex", "next", CODEX_THREAD_ID=UUID)
+    thread = {"RELAY_AGENT_SESSION_ID": UUID}
+    hook(stage, "codex", "SessionStart", env=thread)
+    assert "next --wait" in stage.ok("codex", "next", CODEX_THREAD_ID=UUID).next
+    stage.ok("claude", "send", "--kind", "plan", "--file", stage.file("# T\n\n## Next\nLook.\n"), **codex_on_path(stage))
+    assert "nudge" not in (stage.shared / "_relay/hook-trail.log").read_text()
+    around[0] = (7, "codex", ["/bin/codex", "app-server", "--listen", "unix://"])
+    hook(stage, "codex", "SessionStart", env=thread)
+    assert stage.ok("codex", "next", CODEX_THREAD_ID=UUID).action == "reply"
+    answer = stage.file("# R\n\n## Next\nGo on.\n", "r.md")
+    assert "you are woken" in stage.ok("codex", "send", "--kind", "note", "--file", answer, CODEX_THREAD_ID=UUID).out
+
+
 def test_findings_are_named_by_number_and_severity_only(relay, stage, pair):
     rows = [{"id": "4.1", "severity": "blocker", "path": "a.py", "line": 3, "text": "PEER", "state": "open"}, {"id": "4.2", "severity": "nit", "text": "PEER"},
             {"id": "[relay-action] x", "severity": "blocker"}, {"id": "4.3", "severity": "made up"}, "no row"]  # fmt: skip
@@ -351,6 +377,7 @@ def test_a_publish_nudges_an_idle_codex_where_the_user_has_switched_that_on(stag
     slug = next(stage.shared.glob("2*")).name
     assert told[:4] == ["queue", "--thread", UUID, "--message"] and told[4] == f"relay: 001 waits in {slug}. Run: {SCRIPT} next"
     stage.ok("codex", "next", CODEX_THREAD_ID=UUID)
+    hook(stage, "codex", "SessionStart", env={"RELAY_AGENT_SESSION_ID": UUID})
     answer = stage.file("# R\n\n## Next\nGo on.\n", "r.md")
     assert "you are woken" in stage.ok("codex", "send", "--kind", "review", "--file", answer, CODEX_THREAD_ID=UUID).out
     stage.ok(None, "hooks", "uninstall", "--target", "codex")
