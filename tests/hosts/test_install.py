@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -141,3 +142,21 @@ def test_a_lost_exec_bit_and_a_read_only_install_work_as_well(scene):
     for words in ("version", "help", "next", "status"):
         subprocess.run((relay, words), cwd=scene.project, env=scene.env(CODEX_THREAD_ID="x"), capture_output=True, check=words != "status")
     assert {path: path.stat().st_mtime_ns for path in [relay.parents[1], *relay.parents[1].rglob("*")]} == before, "nothing is written there"
+
+
+def test_the_hosts_own_validator_takes_the_repository(scene, checkout):
+    done = subprocess.run((scene.home / "bin/claude", "plugin", "validate", "--strict", "."), cwd=checkout, env=scene.env(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Validation passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_format_of_skills_is_kept(tmp_path):
+    """By skills-ref, which the skill format's authors publish."""
+    folder = BASE / "skills-ref"
+    program = folder / "bin/agentskills"
+    if not program.exists():
+        made = subprocess.run((sys.executable, "-m", "venv", folder), capture_output=True, text=True)
+        done = made if made.returncode else subprocess.run((folder / "bin/pip", "install", "-q", "skills-ref"), capture_output=True, text=True, timeout=200)
+        if done.returncode:
+            pytest.skip(f"pip could not bring skills-ref: {done.stderr.strip()[-200:]}")
+    done = subprocess.run((program, "validate", ROOT / "skills/agent-relay"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Valid skill" in done.stdout, done

@@ -91,3 +91,32 @@ def test_resumed_sessions_keep_their_binding_and_a_new_one_takes_one_command(sce
     scene.codex("go", part=[f"{relays['codex']} next", {"say": "moved"}])
     told = [turn.text for turn in scene.model.of("codex")[-1].turns if turn.kind == "result"][-1]
     assert "action: wait for claude" in told, "the first thread has left: its place is free"
+
+
+def test_a_new_thread_in_the_same_codex_moves_the_binding_by_the_command_it_is_told(scene):
+    """Scene 6, Codex: /new gives a new id while the old thread has not ended; the brief names the one command."""
+    scene.relay("init")
+    scene.relay("hooks", "install", "--target", "codex")
+    scene.as_agent("claude", "bootstrap", "--topic", "t", session="11111111-1111-4111-8111-111111111111")
+    relay = scene.relays["codex"]
+    codex = scene.terminal("codex", "--dangerously-bypass-hook-trust", part=[f"{relay} next", {"say": "joined"}])
+    codex.see("Ask Codex")
+    codex.ask("join")
+    codex.type("/new")
+    codex.see("Where should the new conversation run?")
+    codex.keys("Enter")
+    codex.see("Ask Codex")
+
+    def moves(turns):
+        told = next(turn.text for turn in turns if "[relay-action]" in turn.text)
+        command = re.findall(r"(/\S+/relay (?:pair join \S+ --take-over|next))", told)[-1]
+        return command if not any(turn.kind == "call" for turn in turns) else {"say": "moved"}
+
+    scene.model.parts["codex"] = moves
+    codex.ask("go on")
+    assert "--take-over" in briefs(scene, "codex")[-1] or "free slot" in briefs(scene, "codex")[-1]
+    bindings = [json.loads(path.read_text()) for path in scene.shared.glob("_relay/bindings/codex-*.json")]
+    assert len(bindings) == 1
+    scene.model.parts["codex"] = lambda turns: f"{relay} next" if turns[-1].kind != "result" else {"say": "done"}
+    codex.ask("and on")
+    assert "action: wait for claude" in [turn.text for turn in scene.model.of("codex")[-1].turns if turn.kind == "result"][-1]
