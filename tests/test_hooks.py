@@ -224,24 +224,20 @@ GUARDED = (
 FREE = ("{pair}/.draft/002-codex-note.md", "_relay/codex.md", "{pair}/notes.md", "../code.py", "../.shared-not/x/001-claude-plan.md", "x")
 
 
-@pytest.mark.parametrize("inside", [*GUARDED, *FREE])
-def test_editing_what_relay_keeps_is_denied_with_the_way_out(stage, pair, inside):
+def test_editing_what_relay_keeps_is_denied_with_the_way_out(stage, pair):
     stage.send("claude", "plan")
-    path = f"{stage.shared}/{inside.format(pair=pair.name)}"
-    relative = os.path.relpath(path, stage.project)
-    answers = [
-        hook(stage, "claude", "PreToolUse", tool_name="Edit", tool_input={"file_path": path}),
-        hook(stage, "claude", "PreToolUse", tool_name="NotebookEdit", tool_input={"notebook_path": path}),
-        hook(stage, "codex", "PreToolUse", cwd=stage.project, tool_name="apply_patch", tool_input={"command": f"*** Begin Patch\n*** Update File: {relative}\n@@\n"}),
-        hook(stage, "codex", "PreToolUse", cwd=stage.project, tool_name="apply_patch",
-             tool_input={"command": f"*** Begin Patch\n*** Update File: a.py\n*** Move to: {relative}\n@@\n"}),
-    ]  # fmt: skip
-    for done in answers:
-        if inside in FREE:
-            assert done.told is None
-        else:
-            told = done.told["hookSpecificOutput"]
-            assert told["permissionDecision"] == "deny" and f"{SCRIPT} " in told["permissionDecisionReason"]
+    for inside in (*GUARDED, *FREE):
+        path = f"{stage.shared}/{inside.format(pair=pair.name)}"
+        patch = f"*** Begin Patch\n*** Update File: {{}}{os.path.relpath(path, stage.project)}\n@@\n"
+        for agent, given in (
+            ("claude", {"file_path": path}), ("claude", {"notebook_path": path}),
+            ("codex", {"command": patch.format("")}), ("codex", {"command": patch.format("a.py\n*** Move to: ")}),
+        ):  # fmt: skip
+            told = hook(stage, agent, "PreToolUse", cwd=stage.project, tool_name="any", tool_input=given).told
+            assert (told is None) == (inside in FREE), (inside, given)
+            if told:
+                answer = told["hookSpecificOutput"]
+                assert answer["permissionDecision"] == "deny" and f"{SCRIPT} " in answer["permissionDecisionReason"]
 
 
 def test_links_do_not_get_around_the_fence(stage, pair):
@@ -252,12 +248,12 @@ def test_links_do_not_get_around_the_fence(stage, pair):
         assert hook(stage, "claude", "PreToolUse", tool_input={"file_path": str(stage.project / path)}).told, path
 
 
-@pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}", b'{"session_id": 5}', b'{"session_id": ""}', b"[" * 5000])
-def test_whatever_stands_on_standard_input_a_hook_ends_with_0(stage, pair, event, raw):
+def test_whatever_stands_on_standard_input_a_hook_ends_with_0(stage, pair, raw):
     stage.send("codex", "plan")
-    for agent in ("claude", "codex"):
-        assert hook(stage, agent, event, raw=raw).code == 0
+    for event in EVENTS:
+        for agent in ("claude", "codex"):
+            assert hook(stage, agent, event, raw=raw).code == 0, (event, agent)
 
 
 @pytest.mark.parametrize("words", [(), ("claude",), ("claude", "Nothing"), ("gemini", "Stop"), ("claude", "Stop", "more"), ("plugin", "Stop")])
@@ -289,18 +285,25 @@ def test_a_bad_setting_or_a_folder_that_is_gone_blocks_nothing(stage, pair, tmp_
     assert (done.returncode, done.stdout) == (0, b"") and b"relay" not in done.stderr
 
 
-def test_a_standard_input_that_never_ends_is_no_reason_to_wait(stage, pair):
-    """Whole JSON on a pipe that stays open is answered at once; a torn one ends with the deadline, in silence."""
+def on_an_open_pipe(stage, text):
+    """What a Stop hook of codex answers where its standard input is not closed behind this text."""
+    child = subprocess.Popen([SCRIPT, "hook", "codex", "Stop"], cwd=stage.project, env=stage.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child.stdin.write(text)
+    child.stdin.flush()
+    assert child.wait(timeout=20) == 0
+    child.stdin.close()
+    return child.stdout.read()
+
+
+def test_whole_json_on_a_pipe_that_stays_open_is_answered(stage, pair):
     stage.send("claude", "plan")
-    answers = {}
-    for name, text in (("whole", json.dumps({"session_id": IDS["codex"]})), ("torn", '{"session_id":')):
-        child = subprocess.Popen([SCRIPT, "hook", "codex", "Stop"], cwd=stage.project, env=stage.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        child.stdin.write(text)
-        child.stdin.flush()
-        assert child.wait(timeout=20) == 0
-        answers[name] = child.stdout.read()
-        child.stdin.close()
-    assert json.loads(answers["whole"])["decision"] == "block" and answers["torn"] == ""
+    assert json.loads(on_an_open_pipe(stage, json.dumps({"session_id": IDS["codex"]})))["decision"] == "block"
+
+
+@pytest.mark.slow
+def test_torn_json_on_a_pipe_that_stays_open_ends_with_the_deadline_in_silence(stage, pair):
+    stage.send("claude", "plan")
+    assert on_an_open_pipe(stage, '{"session_id":') == ""
 
 
 def test_the_end_of_a_session_frees_the_slot_at_once_and_coming_back_takes_that_back(stage, pair):
