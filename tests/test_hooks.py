@@ -25,6 +25,13 @@ def hook(stage, agent, name, cwd=None, raw=None, env=None, **told):
     return done
 
 
+def until(true):
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def context(done):
     return done.told["hookSpecificOutput"]["additionalContext"] if done.told else ""
 
@@ -408,6 +415,26 @@ def test_nobody_is_nudged_without_need_or_leave(stage, why):
         assert "action: reply" in waiting.communicate(timeout=20)[0]
     trail = stage.shared / "_relay/hook-trail.log"
     assert not trail.exists() or "nudge" not in trail.read_text()
+
+
+@pytest.mark.parametrize("why", ["no codex", "queue fails"])
+def test_a_nudge_that_could_not_reach_codex_lets_it_hold_waits_again(stage, why):
+    stage.ok(None, "hooks", "install", "--target", "codex", "--nudge")
+    missed = stage.shared / "_relay/hook-state/nudge-missed"
+    env = {"PATH": "/usr/bin:/bin"} if why == "no codex" else codex_on_path(stage, "exit 1")
+    stage.ok("claude", "bootstrap", "--topic", "t")
+    stage.ok("codex", "next", CODEX_THREAD_ID=UUID)
+    hook(stage, "codex", "SessionStart", env={"RELAY_AGENT_SESSION_ID": UUID})
+    assert stage.ok("codex", "next", CODEX_THREAD_ID=UUID).next == "next"
+    stage.ok("claude", "send", "--kind", "plan", "--file", stage.file("# T\n\n## Next\nLook.\n"), **env)
+    until(missed.exists)
+    assert any("did not reach Codex" in row["why"] for row in stage.run(None, "hooks", "doctor", "--json").json["findings"])
+    stage.ok("codex", "next", CODEX_THREAD_ID=UUID)
+    answer = stage.file("# R\n\n## Next\nGo on.\n", "r.md")
+    assert "next --wait" in stage.ok("codex", "send", "--kind", "note", "--file", answer, CODEX_THREAD_ID=UUID).next
+    stage.ok("claude", "next")
+    stage.ok("claude", "send", "--kind", "note", "--file", stage.file("# T2\n\n## Next\nLook.\n", "t2.md"), **codex_on_path(stage))
+    until(lambda: not missed.exists())
 
 
 def test_a_codex_whose_turn_ended_is_nudged_though_a_wait_of_it_still_runs(stage):

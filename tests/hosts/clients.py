@@ -189,7 +189,7 @@ class Scene:
         found = []
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if entry.joinpath("cmdline").read_text().startswith(f"{self.home}/.codex/packages/"):
+                if entry.joinpath("cmdline").read_bytes().startswith(f"{self.home}/.codex/packages/".encode()):
                     found.append(int(entry.name))
         return found
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from conftest import ROOT
-from hosts.clients import BASE, PATH
+from hosts.clients import BASE, PATH, until
 
 pytestmark = pytest.mark.hosts
 
@@ -119,6 +119,13 @@ def test_the_repository_is_a_plugin_of_both_hosts(scene, checkout):
         assert "agent-relay:agent-relay" in scene.model.of(host)[0].text, f"{host} lists the plugin's skill"
     trail = (scene.shared / "_relay/hook-trail.log").read_text()
     assert "claude SessionStart claude:" in trail and "codex SessionStart codex:" in trail, trail
+    claude = scene.terminal("claude", part=[f"{relay} bootstrap --topic t", {"say": "opened"}, {"say": "woken"}])
+    claude.see("❯")
+    claude.ask("open")
+    scene.relays["codex"] = relay
+    scene.as_agent("codex", "next", session="01a00000-0000-7000-8000-000000000001")
+    scene.as_agent("codex", "send", "--kind", "plan", "--file", scene.file("# T\n\n## Next\nLook.\n"), session="01a00000-0000-7000-8000-000000000001")
+    until(lambda: "001 plan by codex waits in" in scene.model.of("claude")[-1].text, 10, "the wake by the plugin's hook")
     told = subprocess.run((relay, "hooks", "install", "--json"), cwd=scene.project, env=env, capture_output=True, text=True)
     assert [row["state"] for row in json.loads(told.stdout)["rows"]] == ["left alone", "left alone"], "not twice"
 
