@@ -181,6 +181,29 @@ def test_no_host_here_is_said_and_a_named_one_is_made(stage):
     assert (stage.home / ".codex/hooks.json").exists()
 
 
+def test_what_an_older_version_put_under_other_events_goes_too_and_doubles_are_said(stage, homes):
+    old = {"hooks": [{"type": "command", "command": f"{SCRIPT} hook claude Notification"}]}
+    homes["claude"].write_text(json.dumps({"hooks": {"Notification": [old], "Stop": [old, OTHER]}}))
+    stage.ok(None, "hooks", "install", "--target", "claude")
+    value = json.loads(homes["claude"].read_text())
+    value["hooks"]["Stop"].append(value["hooks"]["Stop"][0])
+    homes["claude"].write_text(json.dumps(value))
+    found = stage.run(None, "hooks", "doctor", "--target", "claude", "--json").json["findings"]
+    assert any("Stop is there twice" in row["why"] for row in found)
+    stage.ok(None, "hooks", "uninstall", "--target", "claude")
+    assert json.loads(homes["claude"].read_text()) == {"hooks": {"Stop": [{"hooks": []}, OTHER]}}
+
+
+def test_rules_stand_for_paths_with_blanks_too(stage):
+    relay = stage.folder / "with blank/bin/relay"
+    relay.parent.mkdir(parents=True)
+    relay.write_bytes(SCRIPT.read_bytes())
+    relay.chmod(0o755)
+    done = subprocess.run((relay, "hooks", "rules", "--json"), cwd=stage.project, env=stage.env(), capture_output=True, text=True, timeout=30)
+    told = json.loads(done.stdout)
+    assert told["codex"]["rule"].startswith(f'prefix_rule(pattern=["{relay}", ["next", ') and f"Bash('{relay}' next:*)" in told["claude"]["permissions"]["allow"]
+
+
 def test_the_strings_are_the_same_in_every_version(stage, homes):
     """Codex trusts a hook by its bytes. A change here un-trusts it for every user: is it worth that?"""
     stage.ok(None, "hooks", "install")
