@@ -37,7 +37,7 @@ def installed():
             pytest.skip("there is no npm, so no real Claude Code and Codex")
         folder.mkdir(parents=True, exist_ok=True)
         # The native programs come as packages of their own; --force, for npm under Node 20 would refuse the exact version.
-        command = ("npm", "install", "--force", "--silent", "--no-audit", "--no-fund", "--fetch-retries=1", "--prefix", str(folder), *PACKAGES)
+        command = ("npm", "install", "--force", "--loglevel=error", "--no-audit", "--no-fund", "--fetch-retries=1", "--prefix", str(folder), *PACKAGES)
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode:
             pytest.skip(f"npm could not bring the clients: {done.stderr.strip()[-200:]}")

@@ -24,7 +24,7 @@ def tools():
         if not shutil.which("npm"):
             pytest.skip("there is no npm, so no `npx skills`")
         folder.mkdir(parents=True, exist_ok=True)
-        command = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--fetch-retries=1", "--prefix", str(folder), *TOOLS)
+        command = ("npm", "install", "--loglevel=error", "--no-audit", "--no-fund", "--fetch-retries=1", "--prefix", str(folder), *TOOLS)
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode:
             pytest.skip(f"npm could not bring {' and '.join(TOOLS)}: {done.stderr.strip()[-200:]}")
