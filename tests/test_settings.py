@@ -194,6 +194,16 @@ def test_what_an_older_version_put_under_other_events_goes_too_and_doubles_are_s
     assert json.loads(homes["claude"].read_text()) == {"hooks": {"Stop": [{"hooks": []}, OTHER]}}
 
 
+def test_entries_that_a_user_has_put_beside_relays_in_one_group_stay(stage, homes):
+    mine, old = OTHER["hooks"][0], {"type": "command", "command": "/old/bin/relay hook claude Stop || true"}
+    homes["claude"].write_text(json.dumps({"hooks": {"Stop": [{"matcher": "x", "hooks": [mine, old, mine]}]}}, indent=2))
+    stage.ok(None, "hooks", "install", "--target", "claude")
+    entries = json.loads(homes["claude"].read_text())["hooks"]["Stop"][0]["hooks"]
+    assert entries[0] == entries[2] == mine and entries[1]["command"] == f"{SCRIPT} hook claude Stop || true"
+    stage.ok(None, "hooks", "uninstall", "--target", "claude")
+    assert json.loads(homes["claude"].read_text())["hooks"] == {"Stop": [{"matcher": "x", "hooks": [mine, mine]}]}
+
+
 def test_rules_stand_for_paths_with_blanks_too(stage):
     relay = stage.folder / "with blank/bin/relay"
     relay.parent.mkdir(parents=True)

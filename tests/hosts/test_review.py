@@ -129,3 +129,21 @@ def test_a_session_that_opened_before_the_ledger_holds_a_wait_and_is_woken_by_it
     until(lambda: "004-claude-note" in published_at(scene), 30, "the answer")
     assert scene.model.of("claude")[asked].at - published < 2
     assert not os.path.exists(scene.shared / "_relay/hook-state/fired-claude-FileChanged")
+
+
+def test_a_publish_in_the_middle_of_a_turn_reaches_the_agent_once(scene):
+    scene.relay("init")
+    scene.relay("hooks", "install", "--target", "claude")
+    steps = [f"{scene.relays['claude']} bootstrap --topic t", "for i in 1 2 3; do sleep 1; done; echo slept", "echo again", {"say": "over"}]
+    claude = scene.terminal("claude", part=[*steps, {"say": "woken twice"}])
+    claude.see("❯")
+    claude.type("go")
+    until(lambda: len(scene.model.of("claude")) == 2, 20, "the long command")
+    session = "01a00000-0000-7000-8000-000000000001"
+    scene.as_agent("codex", "next", session=session)
+    scene.as_agent("codex", "send", "--kind", "plan", "--file", scene.file("# T\n\n## Next\nLook.\n"), session=session)
+    until(lambda: scene.model.ended_turns("claude") == 1, 20, "the end of the turn")
+    time.sleep(2)
+    requests = scene.model.of("claude")
+    assert "001 plan by codex waits in" in requests[2].text and "001 plan by codex waits in" not in requests[1].text
+    assert len(requests) == 4 and scene.model.ended_turns("claude") == 1, "neither its end nor another wake starts it again"
