@@ -122,6 +122,8 @@ def test_the_repository_is_a_plugin_of_both_hosts(scene, checkout):
     claude = scene.terminal("claude", part=[f"{relay} bootstrap --topic t", {"say": "opened"}, {"say": "woken"}])
     claude.see("❯")
     claude.ask("open")
+    trail = scene.shared / "_relay/hook-trail.log"
+    until(lambda: "claude Stop" in trail.read_text(), 10, "the end of the turn, at which what is there already would be named")
     scene.relays["codex"] = relay
     scene.as_agent("codex", "next", session="01a00000-0000-7000-8000-000000000001")
     scene.as_agent("codex", "send", "--kind", "plan", "--file", scene.file("# T\n\n## Next\nLook.\n"), session="01a00000-0000-7000-8000-000000000001")
