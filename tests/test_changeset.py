@@ -14,6 +14,7 @@ import time
 import pytest
 from conftest import RELAY, Stage
 
+ASKS_GIT = True
 NOT_UTF8 = b"caf\xe9.txt"
 
 
