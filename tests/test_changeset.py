@@ -105,6 +105,7 @@ def filtered_fix(stage):
     write(stage, "plain.py", "mended\n")
     for path in ("new.big", "new.enc", "work.enc", "work.big"):
         write(stage, path, f"new {path}\n")
+        os.utime(stage.project / path, LONG_AGO)
 
 
 def submodule_project(stage):
@@ -418,8 +419,9 @@ def test_a_large_file_is_known_by_the_pointer_that_is_committed_for_it(filtered)
 
 
 def test_a_file_that_is_long_enough_to_be_no_pointer_is_none(filtered):
-    write(filtered, "new.big", lfs_pointer(b"new new.big\n") + b"x" * 2000)
-    refused(filtered, "new.big")
+    content = lfs_pointer(b"new new.big\n") + b"x" * 2000
+    write(filtered, "new.big", content)
+    assert scan(filtered).files["new.big"] == f"100644 {blob(lfs_pointer(content))}"
 
 
 def committed_otherwise(stage, path):
@@ -748,8 +750,10 @@ def test_a_ledger_elsewhere_in_the_tree_does_not_count_and_hides_nothing_beside_
     stage.ok("claude", "send", "--kind", "fix", "--file", stage.file("# Fix\n"), "--next", "look", **here)
     row = told(stage, **here)
     assert row["holds"] and row["reviewed"] == 1
+    stage.git("add", "-f", "docs/ledger")
     stage.ok("codex", "next", **here)
-    assert told(stage, **here)["recorded"] == told(stage, **here)["now"]
+    row = told(stage, **here)
+    assert row["recorded"] == row["now"] and not row["staged"]
     write(stage, "docs/ledger-of-mine.md", "x\n")
     assert told(stage, **here)["outside"] == ["docs/ledger-of-mine.md"]
 
@@ -812,8 +816,10 @@ def test_a_file_in_the_folder_of_an_unfilled_submodule_is_seen(submodule):
 
 
 def test_a_submodule_whose_folder_became_a_link_is_seen(submodule):
+    write(submodule, "sub/.git", f"gitdir: {submodule.project}/.git/modules/sub\n")
     (submodule.project / "sub").rename(submodule.folder / "sub")
     os.symlink(submodule.folder / "sub", submodule.project / "sub")
+    assert scan(submodule).files["sub"].startswith("120000 ")
     close_refused(submodule, "sub")
 
 
