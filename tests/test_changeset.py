@@ -9,6 +9,7 @@ import random
 import shutil
 import stat
 import subprocess
+import sys
 import time
 
 import pytest
@@ -758,6 +759,15 @@ def test_a_ledger_elsewhere_in_the_tree_does_not_count_and_hides_nothing_beside_
     assert told(stage, **here)["outside"] == ["docs/ledger-of-mine.md"]
 
 
+def test_the_file_that_is_sent_hides_nothing_that_was_reviewed(approved):
+    """An input file that lies in the tree is no part of what is sent, but a reviewed file stays one."""
+    again = ("send", "--kind", "review", "--next", "ship it", "--reply-to", "1", "--verdict", "approve", "--not-run", "read only")
+    write(approved, "new.py", "newer\n")
+    done = approved.run("codex", *again, "--file", approved.project / "new.py")
+    assert done.code == 2 and "new.py" in done.err
+    close_refused(approved, "new.py")
+
+
 # ---- repositories within the tree
 
 
@@ -1143,8 +1153,8 @@ def test_without_git_all_goes_on_and_an_approving_close_asks_for_force(tmp_path,
 def test_where_git_is_not_installed_all_goes_on(stage):
     tools = stage.folder / "tools"
     tools.mkdir()
-    for name in ("sh", "true", "env", "python3"):
-        os.symlink(os.path.realpath(shutil.which(name)), tools / name)
+    for name, real in (("sh", "/bin/sh"), ("true", shutil.which("true")), ("python3", sys.executable)):
+        os.symlink(os.path.realpath(real), tools / name)
     here = {"PATH": str(tools)}
     stage.open_pair()
     assert "git is not installed" in whole_round(stage, **here)
