@@ -1,0 +1,62 @@
+"""What the tests of the review record have in common: bodies with blocks, sidecars, forged artifacts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+
+PEER = {"claude": "codex", "codex": "claude"}
+
+
+def findings(*lines, fence="```"):
+    """A body with one findings block; its first row stands on line 4."""
+    return "\n".join(["# Review", "", f"{fence}findings", *lines, fence, ""])
+
+
+def dispositions(*lines):
+    """A body with one dispositions block; its first row stands on line 4."""
+    return "\n".join(["# Answer", "", "```dispositions", *lines, "```", ""])
+
+
+def asked(stage, *authors):
+    """A pair with a plan of claude's that codex was shown."""
+    path = stage.open_pair()
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    return path
+
+
+def tried(stage, author, kind, text, *more):
+    """A send that may be refused; the file is new each time."""
+    stage._tries = getattr(stage, "_tries", 0) + 1
+    return stage.run(author, "send", "--kind", kind, "--file", stage.file(text, f"try-{stage._tries}.md"), "--next", "go on", *more)
+
+
+def sidecar(path, number):
+    """The sidecar of the artifact with this number."""
+    return json.loads(next(path.glob(f"{number:03}-*.json")).read_text())
+
+
+def states(stage, *words):
+    """Id to state, as `findings` tells it."""
+    return {row["id"]: row["state"] for row in stage.ok("claude", "findings", "--json", *(words or ("--all",))).json["findings"]}
+
+
+def lines_of(done):
+    """The numbers of the lines that a refusal names."""
+    return [int(number) for number in re.findall(r"line (\d+): ", done.err)]
+
+
+def forge(path, stem, change=lambda sidecar: None, text=lambda text: text):
+    """Changes a published artifact's sidecar and text, and makes all of its hashes agree again."""
+    file = path / f"{stem}.json"
+    document = json.loads(file.read_text())
+    document = change(document) or document
+    file.write_text(json.dumps(document))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    artifact = path / f"{stem}.md"
+    made = text(re.sub(r"(?m)^sidecar_sha256: \w+$", f"sidecar_sha256: {digest}", artifact.read_text()))
+    artifact.write_text(made)
+    sums = f"{hashlib.sha256(made.encode()).hexdigest()}  {stem}.md\n{digest}  {stem}.json\n"
+    (path / f"{stem}.md.sha256").write_text(sums)

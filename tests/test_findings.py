@@ -1,0 +1,641 @@
+"""Findings and their fate: the grammar, who may say what, numbers that last, and one state in whatever order files come."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+import pytest
+from blocks import asked, dispositions, findings, lines_of, sidecar, states, tried
+from conftest import RELAY
+
+# ---- grammar: a finding
+
+
+@pytest.fixture
+def reviewed(stage):
+    """Sends a review of this body, returns what was recorded of it."""
+    path = asked(stage)
+
+    def send(body, author="codex"):
+        stage.send(author, "review", body)
+        last = max(int(found.name[:3]) for found in path.glob("*.ready"))
+        return sidecar(path, last)
+
+    return send
+
+
+def test_every_severity_is_recorded(reviewed):
+    rows = reviewed(findings("blocker - A", "major - B", "minor - C", "nit - D"))["findings"]
+    assert [(row["severity"], row["path"], row["line"], row["text"]) for row in rows] == [
+        ("blocker", "", "", "A"), ("major", "", "", "B"), ("minor", "", "", "C"), ("nit", "", "", "D"),
+    ]  # fmt: skip
+
+
+PLACES = {
+    "-": ("", ""),
+    "src/pay.py": ("src/pay.py", ""),
+    "src/pay.py:120": ("src/pay.py", "120"),
+    "src/pay.py:120-140": ("src/pay.py", "120-140"),
+    "c:/x.py:3": ("c:/x.py", "3"),
+    "a:b": ("a:b", ""),
+    "köln/straße.py:7": ("köln/straße.py", "7"),
+    '"docs/api page.md"': ("docs/api page.md", ""),
+    '"docs/api page.md":3': ("docs/api page.md", "3"),
+    '"docs/api page.md":3-9': ("docs/api page.md", "3-9"),
+    '"a\\"b\\\\c"': ('a"b\\c', ""),
+    '"tab\\there":1': ("tab\there", "1"),
+    '"line\\nbreak"': ("line\nbreak", ""),
+    '"k\\303\\266ln"': ("köln", ""),
+    '"-"': ("-", ""),
+    '"a:12"': ("a:12", ""),
+}
+
+
+def test_every_form_of_a_place_is_read(reviewed):
+    rows = reviewed(findings(*(f"nit {place} Text" for place in PLACES)))["findings"]
+    assert [(row["path"], row["line"]) for row in rows] == list(PLACES.values())
+    assert {row["text"] for row in rows} == {"Text"}
+
+
+@pytest.mark.parametrize("path", ["plain", "a b", 'q"uote', "back\\slash", "new\nline", "tab\t", "köln", "-", "\udcff", "esc\x1b", "a:1", " lead"])
+def test_a_place_that_is_written_is_read_back(path):
+    row = RELAY.finding_in(f"nit {RELAY.as_place(path)} Text")
+    if path == "a:1":
+        assert f"{row['path']}:{row['line']}" == path
+    else:
+        assert (row["path"], row["line"]) == (path, "")
+
+
+def test_tabs_and_runs_of_blanks_part_the_words_of_a_line(reviewed):
+    rows = reviewed(findings("minor\ta.py:1\tOne", "minor   a.py:2    Two  words ", 'minor\t"a b":3\tThree'))["findings"]
+    assert [(row["path"], row["line"], row["text"]) for row in rows] == [("a.py", "1", "One"), ("a.py", "2", "Two  words"), ("a b", "3", "Three")]
+
+
+def test_indented_lines_go_on_with_the_finding_above_and_blank_ones_part_nothing(reviewed):
+    rows = reviewed(findings("", "minor a.py:1 One", "  saw: 1", "", "\twanted: 2", "", "minor a.py:2 Two"))["findings"]
+    assert [row["detail"] for row in rows] == ["saw: 1\nwanted: 2", ""]
+
+
+def test_a_body_with_carriage_returns_records_the_same(reviewed):
+    body = findings("blocker a.py:1 One", "  detail", "", 'nit "a b":2 Two')
+    plain = reviewed(body)["findings"]
+    assert reviewed(body.replace("\n", "\r\n"))["findings"] == plain
+    assert len(plain) == 2
+
+
+def test_several_blocks_of_both_kinds_count_in_order(stage, reviewed):
+    reviewed(findings("minor - One"))
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    body = findings("minor - Two") + "\nand\n\n" + dispositions("2.1 accepted") + "\n" + findings("minor - Three")
+    record = reviewed(body)
+    assert [row["text"] for row in record["findings"]] == ["Two", "Three"]
+    assert [row["id"] for row in record["dispositions"]] == ["2.1"]
+
+
+def test_a_tilde_fence_and_a_longer_one_open_a_block_too(reviewed):
+    body = "~~~findings\nminor - One\n~~~\n\n`````findings\nminor - Two\n`````\n\n``` findings\nminor - Three\n```\n"
+    assert [row["text"] for row in reviewed(body)["findings"]] == ["One", "Two", "Three"]
+
+
+TEXT_ONLY = {
+    "quoted": "> ```findings\n> blocker - No\n> ```\n",
+    "in a longer fence": "````\n```findings\nblocker - No\n```\n````\n",
+    "in a longer fence with a word": "`````markdown\n```findings\nblocker - No\n```\n`````\n",
+    "in tildes": "~~~\n```findings\nblocker - No\n```\n~~~\n",
+    "tildes in backticks": "```\n~~~findings\nblocker - No\n~~~\n```\n",
+    "indented": "1. as so:\n\n   ```findings\n   blocker - No\n   ```\n",
+    "indented as code": "as so:\n\n    ```findings\n    blocker - No\n    ```\n",
+    "in the middle of a line": "write ```findings blocker - No``` for that\n",
+    "another word": "```python\nblocker - No\n```\n",
+    "below the prompt's heading": "see\n\n```text\n## Next\n```\n",
+}
+
+
+@pytest.mark.parametrize("how", TEXT_ONLY)
+def test_what_is_quoted_nested_or_indented_is_text(reviewed, how):
+    record = reviewed(f"# Review\n\n{TEXT_ONLY[how]}")
+    assert record["findings"] == [] and record["open"] == []
+
+
+def test_an_indented_block_is_text_and_that_is_said(stage):
+    asked(stage)
+    told = tried(stage, "codex", "review", f"# R\n\n{TEXT_ONLY['indented']}")
+    assert told.code == 0 and "line 5: an indented findings block is text and not recorded" in told.err
+
+
+@pytest.mark.parametrize("before", ["```python\nprint(1)\n", "text\n\n    ```\n    code\n"], ids=["unclosed fence", "indented fence"])
+def test_a_block_that_a_fence_above_swallows_is_not_dropped_in_silence(stage, before):
+    """A reviewer who forgot to close a fence must hear that the blocker below it was not recorded."""
+    path = asked(stage)
+    told = tried(stage, "codex", "review", f"# R\n\n{before}\n{findings('blocker a.py:1 Boom')}")
+    assert told.code != 0 or sidecar(path, 2)["findings"] or "findings block" in told.err, told
+
+
+# ---- grammar: what is refused, with its line
+
+
+MALFORMED = {
+    "critical a.py:1 Text": "expected `SEVERITY PLACE TEXT`",
+    "Blocker a.py:1 Text": "blocker, major, minor, nit",
+    "- a.py:1 Text": "expected `SEVERITY PLACE TEXT`",
+    "blocker": "expected `SEVERITY PLACE TEXT`",
+    "blocker a.py:1": "expected `SEVERITY PLACE TEXT`",
+    "blocker -": "expected `SEVERITY PLACE TEXT`",
+    'blocker "a b:1 Text': 'ends with "',
+    'blocker "a b"x Text': '"PATH":LINE',
+    'blocker "a b":x Text': ":LINE or :FROM-TO",
+    'blocker "a b":1-x Text': ":LINE or :FROM-TO",
+    'blocker "" Text': '"PATH":LINE',
+    'blocker "a\\qb" Text': "git's escapes",
+    'blocker "a\\999" Text': "git's escapes",
+    "blocker :12 Text": "PATH:LINE or PATH:FROM-TO",
+    "blocker a.py:12:4 Text": "PATH:LINE or PATH:FROM-TO",
+    "blocker a.py:1 " + "x" * 1001: "longer than 1000 characters",
+}
+
+
+@pytest.mark.parametrize("line", MALFORMED, ids=lambda line: line[:30])
+def test_a_malformed_finding_is_refused_with_its_line_and_the_right_form(line):
+    with pytest.raises(RELAY.Malformed) as problem:
+        RELAY.finding_in(line)
+    assert MALFORMED[line] in str(problem.value)
+
+
+def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
+    path = asked(stage)
+    before = stage.snapshot(path)
+    told = tried(stage, "codex", "review", findings("minor - Fine", *MALFORMED, "  detail of a bad one", "nit - Fine"))
+    assert told.code == 2 and lines_of(told) == list(range(5, 5 + len(MALFORMED)))
+    assert "try-1.md, line 5: " in told.err and "nothing was published" in told.err
+    assert {key: held[2] for key, held in stage.snapshot(path).items()} == {key: held[2] for key, held in before.items()}
+
+
+BAD_DISPOSITIONS = ("2.1", "2.1 done it", "2 fixed it", "x.1 fixed it", "2.x fixed it", "fixed 2.1 it", "2.1 fixed", "2.1 reopened", "2.1 wontfix", "2.1 deferred", "2.1 refuted")
+
+
+def test_malformed_dispositions_are_told_at_once_with_the_right_form(stage):
+    path = asked(stage)
+    stage.send("codex", "review", findings("minor - One"))
+    told = tried(stage, "claude", "fix", dispositions(*BAD_DISPOSITIONS))
+    assert told.code == 2 and lines_of(told) == list(range(4, 4 + len(BAD_DISPOSITIONS)))
+    assert "expected `ID VERB TEXT`" in told.err and "2.1 reopened: say what new evidence there is" in told.err
+    assert len(list(path.glob("*.ready"))) == 2
+
+
+FENCES = {
+    "unclosed": ("```findings\nminor - One\n", 3),
+    "closed by a shorter fence": ("````findings\nminor - One\n```\n", 3),
+    "singular": ("```finding\nminor - One\n```\n", 3),
+    "capital": ("```Findings\nminor - One\n```\n", 3),
+    "with words": ("```findings of mine\nminor - One\n```\n", 3),
+    "doubled letter": ("```dispositionss\n2.1 fixed x\n```\n", 3),
+    "first line indented": ("```findings\n  minor - One\n```\n", 4),
+}
+
+
+@pytest.mark.parametrize("how", FENCES)
+def test_a_block_with_a_wrong_fence_is_refused_with_its_line(stage, how):
+    path = asked(stage)
+    text, line = FENCES[how]
+    told = tried(stage, "codex", "review", f"# Review\n\n{text}")
+    assert told.code == 2 and line in lines_of(told), told
+    assert len(list(path.glob("*.ready"))) == 1
+
+
+def test_findings_stand_in_reviews_alone(stage):
+    asked(stage)
+    told = tried(stage, "codex", "fix", findings("minor - One"))
+    assert told.code == 2 and "line 4: findings stand in a review; this is a fix" in told.err
+
+
+def test_a_standard_input_has_line_numbers_too(stage):
+    asked(stage)
+    told = stage.run("codex", "send", "--kind", "review", "--file", "-", "--next", "x", stdin=findings("bad").encode())
+    assert told.code == 2 and "-, line 4: 'bad' is no severity" in told.err
+
+
+@pytest.mark.parametrize("cwd", ["project", "draft"])
+def test_publish_names_the_line_of_the_draft_file_and_keeps_the_draft(stage, cwd):
+    path = asked(stage)
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    stage.ok("codex", "draft", "set", draft, "--body-file", stage.file(findings("minor - One", "bad line")), "--prompt-for-next-file", stage.file("go\n", "p"))
+    file = path / ".draft" / "002-codex-review.md"
+    held = file.read_bytes()
+    given, folder = (draft, stage.project) if cwd == "project" else (file.name, file.parent)
+    told = stage.run("codex", "publish", given, cwd=folder)
+    number = held.decode().split("\n").index("bad line") + 1
+    assert told.code == 2 and lines_of(told) == [number]
+    assert file.read_bytes() == held and not list(path.glob("002-*"))
+    file.write_bytes(held.replace(b"bad line", b"nit - Two"))
+    stage.ok("codex", "publish", given, cwd=folder)
+    assert [row["text"] for row in sidecar(path, 2)["findings"]] == ["One", "Two"]
+
+
+# ---- who may say what
+
+
+VERBS = ("fixed", "refuted", "deferred", "wontfix", "accepted", "reopened", "withdrawn")
+ALL_STATES = ("open", "fixed", "refuted", "deferred", "wontfix", "accepted", "reopened", "withdrawn")
+ANSWERED = {"fixed", "refuted", "deferred", "wontfix"}
+MAY = {
+    "claude": {verb: set(ALL_STATES) - {"accepted", "withdrawn"} for verb in ANSWERED},
+    "codex": {
+        "accepted": ANSWERED,
+        "reopened": ANSWERED | {"accepted", "withdrawn"},
+        "withdrawn": ANSWERED | {"open", "reopened"},
+    },
+}
+
+
+def in_every_state(stage):
+    """A pair with a finding of codex's, 2.1 to 2.8, in each state."""
+    path = asked(stage)
+    stage.send("codex", "review", findings(*(f"minor - {state}" for state in ALL_STATES)))
+    stage.send("claude", "fix", dispositions("2.2 fixed x", "2.3 refuted x", "2.4 deferred x", "2.5 wontfix x", "2.6 fixed x", "2.7 fixed x"))
+    stage.send("codex", "review", dispositions("2.6 accepted", "2.7 reopened x", "2.8 withdrawn"))
+    assert list(states(stage).values()) == list(ALL_STATES)
+    return path
+
+
+def test_each_side_may_say_of_each_state_what_is_its_own_to_say(stage):
+    in_every_state(stage)
+    wrong = []
+    for author in ("claude", "codex"):
+        for verb in VERBS:
+            told = tried(stage, author, "note", dispositions(*(f"2.{n} {verb} so it is" for n in range(1, 9))), "--dry-run")
+            allowed = {state for n, state in enumerate(ALL_STATES, 4) if n not in lines_of(told)}
+            wrong += [] if allowed == MAY[author].get(verb, set()) else [(author, verb, allowed)]
+    assert wrong == []
+
+
+def test_a_refused_disposition_says_whose_it_is_and_what_would_be_right(stage):
+    in_every_state(stage)
+    told = tried(stage, "claude", "fix", dispositions("2.1 withdrawn", "2.6 fixed x", "9.1 fixed x", "2.99 fixed x", "2.1 fixed x", "2.1 fixed y"))
+    assert told.code == 2 and lines_of(told) == [4, 5, 6, 7, 8, 9]
+    for words in (
+        "2.1 is codex's finding; yours to say: fixed, refuted, deferred, wontfix", "2.6 is settled (accepted); only codex can reopen it",
+        "there is no finding 9.1", "there is no finding 2.99", "2.1 is answered twice",
+    ):  # fmt: skip
+        assert words in told.err, words
+
+
+def test_a_finding_cannot_be_answered_in_the_text_that_raises_it(stage):
+    asked(stage)
+    told = tried(stage, "codex", "review", findings("minor - One") + "\n" + dispositions("2.1 withdrawn"))
+    assert told.code == 2 and "there is no finding 2.1" in told.err
+
+
+@pytest.mark.parametrize("severity", ["blocker", "major"])
+def test_leaving_a_grave_finding_is_the_users_to_say(stage, severity):
+    asked(stage)
+    stage.send("codex", "review", findings(f"{severity} - One", "minor - Two"))
+    stage.ok("claude", "next")
+    told = tried(stage, "claude", "fix", dispositions("2.1 wontfix too dear", "2.2 wontfix too dear"))
+    assert told.code == 2 and lines_of(told) == [4] and f"a {severity} is the user's to leave" in told.err
+    stage.ok("claude", "continue")
+    stage.send("claude", "fix", dispositions("2.1 wontfix too dear"))
+    assert states(stage)["2.1"] == "wontfix"
+
+
+def test_a_user_who_spoke_before_the_finding_did_not_decide_on_it(stage):
+    asked(stage)
+    stage.ok("claude", "continue")
+    stage.send("codex", "review", findings("blocker - One"))
+    assert tried(stage, "claude", "fix", dispositions("2.1 wontfix too dear")).code == 2
+
+
+def test_a_user_who_spoke_before_the_new_evidence_did_not_decide_on_it(stage):
+    asked(stage)
+    stage.send("codex", "review", findings("blocker - One"))
+    stage.ok("claude", "next")
+    stage.ok("claude", "continue")
+    stage.send("claude", "fix", dispositions("2.1 wontfix too dear"))
+    stage.send("codex", "review", dispositions("2.1 reopened it loses money"))
+    stage.ok("claude", "next")
+    assert tried(stage, "claude", "fix", dispositions("2.1 wontfix still too dear")).code == 2
+    stage.ok("claude", "continue")
+    assert tried(stage, "claude", "fix", dispositions("2.1 wontfix the user insists")).code == 0
+
+
+# ---- numbers
+
+
+def test_findings_are_numbered_by_review_and_place_and_told_when_sent(stage):
+    asked(stage)
+    assert "recorded: 2.1 blocker, 2.2 nit" in stage.send("codex", "review", findings("blocker - One", "nit - Two")).out
+    assert "recorded: 3.1 minor" in stage.send("codex", "review", findings("minor - Three")).out
+    assert list(states(stage)) == ["2.1", "2.2", "3.1"]
+
+
+def doubled(stage, first, second):
+    """A pair where each side, apart from the other, gave out the same number."""
+    path = asked(stage)
+    away = stage.folder / "away"
+    shutil.copytree(path, away / path.name)
+    stage.send("codex", "review", first)
+    for found in sorted(path.glob("002-*")):
+        shutil.move(found, away / found.name)
+    shutil.rmtree(path / ".sent")
+    stage.ok("claude", "next")
+    stage.send("claude", "review", second)
+    for found in sorted(away.glob("002-*"), key=lambda found: found.suffix == ".ready"):
+        shutil.move(found, path / found.name)
+    assert [found.name for found in sorted(path.glob("002-*.ready"))] == ["002-claude-review.ready", "002-codex-review.ready"]
+    return path
+
+
+def test_no_finding_is_lost_where_two_reviews_have_one_number(stage):
+    doubled(stage, findings("blocker - Of codex"), findings("blocker - Of claude"))
+    rows = stage.ok("claude", "findings", "--json").json["findings"]
+    assert sorted(row["text"] for row in rows) == ["Of claude", "Of codex"]
+    assert len({row["id"] for row in rows}) == 2 and all(row["id"].startswith("2c") and row["id"].endswith(".1") for row in rows)
+
+
+def test_where_a_number_stands_twice_the_id_says_which_and_can_be_answered(stage):
+    doubled(stage, findings("blocker - Of codex"), findings("blocker - Of claude"))
+    mine = next(row["id"] for row in stage.ok("claude", "findings", "--json").json["findings"] if row["finder"] == "codex")
+    assert tried(stage, "claude", "fix", dispositions("2.1 fixed so")).code == 2
+    stage.send("claude", "fix", dispositions(f"{mine} fixed so"))
+    rows = {row["text"]: row["state"] for row in stage.ok("claude", "findings", "--json", "--all").json["findings"]}
+    assert rows == {"Of claude": "open", "Of codex": "fixed"}
+
+
+def test_an_answer_given_before_a_number_was_doubled_stays_with_its_finding(stage):
+    path = asked(stage)
+    stage.send("codex", "review", findings("minor - Of codex"))
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    for suffix in ("json", "md", "md.sha256", "ready"):  # An artifact of 1.x of the same number arrives from elsewhere.
+        if suffix == "md":
+            text = (path / "001-claude-plan.md").read_text().replace("seq: 1\n", "seq: 2\n").replace("kind: plan", "kind: note")
+            text = "\n".join(line for line in text.split("\n") if not line.startswith(("sidecar_sha256", "changeset", "base_commit", "head_commit")))
+            (path / "002-claude-note.md").write_text(text)
+            (path / "002-claude-note.md.sha256").write_text(RELAY.sha256_of(text.encode()) + "\n")
+            (path / "002-claude-note.ready").touch()
+    rows = stage.ok("claude", "findings", "--json", "--all").json["findings"]
+    assert [(row["text"], row["state"]) for row in rows] == [("Of codex", "fixed")] and rows[0]["id"].startswith("2c")
+
+
+# ---- carried
+
+
+def test_the_open_findings_are_carried_in_every_sidecar(stage):
+    path = asked(stage)
+    stage.send("codex", "review", findings("blocker a.py:1 One", "nit - Two"))
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    stage.send("claude", "note")
+    for number, wanted in ((2, ["open", "open"]), (3, ["fixed", "open"]), (4, ["fixed", "open"])):
+        assert [row["state"] for row in sidecar(path, number)["open"]] == wanted
+    stage.send("codex", "review", dispositions("2.1 accepted"))
+    last = sidecar(path, 5)
+    assert [row["id"] for row in last["open"]] == ["2.2"] and [row["id"] for row in last["settled"]] == ["2.1"]
+    assert states(stage, "--open") == {"2.2": "open"}
+
+
+def test_old_artifacts_need_not_be_there_to_tell_what_is_open(stage):
+    path = asked(stage)
+    stage.send("codex", "review", findings("blocker a.py:1 One"))
+    stage.send("claude", "note")
+    read = []
+    real = RELAY.artifact_at
+    RELAY.artifact_at = lambda listing, stem: read.append(stem) or real(listing, stem)
+    try:
+        fold = RELAY.fold_in(RELAY.listing_of(str(path)))
+    finally:
+        RELAY.artifact_at = real
+    assert [finding.id for finding in fold.unsettled] == ["2.1"] and read == ["003-claude-note"]
+
+
+def test_many_settled_findings_stay_countable_and_can_be_reopened(stage):
+    path = asked(stage)
+    stage.send("codex", "review", findings(*(f"nit - {n}" for n in range(40))))
+    stage.send("codex", "review", dispositions(*(f"2.{n} withdrawn" for n in range(1, 41))))
+    held = sidecar(path, 3)
+    assert held["open"] == [] and len(held["settled"]) == 20 and held["more_settled"] == 20
+    assert len(states(stage, "--all")) == 40
+    stage.send("codex", "review", dispositions("2.1 reopened it is back"))
+    assert states(stage, "--open") == {"2.1": "reopened"}
+    held = sidecar(path, 4)
+    assert len(held["settled"]) + held["more_settled"] == 39
+
+
+def test_a_finding_of_a_damaged_review_is_back_when_the_review_is(stage):
+    """What was told without a damaged artifact must not be taken for the whole once it is restored."""
+    path = asked(stage)
+    stage.send("codex", "review", findings("blocker a.py:1 Boom"))
+    stage.ok("claude", "next")
+    file = path / "002-codex-review.md"
+    held = file.read_bytes()
+    file.write_bytes(b"damaged")
+    stage.ok("claude", "continue")
+    stage.send("claude", "fix")
+    file.write_bytes(held)
+    assert states(stage, "--open") == {"2.1": "open"}
+
+
+def test_reopened_with_evidence_a_finding_keeps_its_number_and_counts(stage):
+    asked(stage)
+    stage.send("codex", "review", findings("blocker a.py:1 One"))
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    stage.send("codex", "review", dispositions("2.1 reopened still fails for -1"))
+    row = stage.ok("claude", "findings", "--open", "--json").json["findings"][0]
+    assert (row["id"], row["state"], row["answer"], row["by"], row["reopened"]) == ("2.1", "reopened", "still fails for -1", "004-codex-review", 1)
+
+
+# ---- shown
+
+
+def test_findings_lists_what_is_unsettled_unanswered_or_all(stage):
+    in_every_state(stage)
+    assert list(states(stage, "--pair-id", next(stage.shared.glob("2*")).name).values()) == [s for s in ALL_STATES if s not in ("accepted", "withdrawn")]
+    assert list(states(stage, "--open").values()) == ["open", "reopened"]
+    assert list(states(stage, "--all").values()) == list(ALL_STATES)
+    assert stage.run("claude", "findings", "--open", "--all").code == 2
+    text = stage.ok("claude", "findings", "--all").out
+    assert [line.split()[0] for line in text.splitlines()] == [f"2.{n}" for n in range(1, 9)] and "fixed: x" in text
+
+
+def test_next_status_brief_and_log_show_what_is_open(stage):
+    asked(stage)
+    stage.send("codex", "review", findings("blocker src/pay.py:120 A refund of 0", '  saw ZeroDivisionError', 'minor "docs/api page.md":3 Says cents', "nit - WIP"))
+    told = stage.ok("claude", "next").out
+    assert "open: 1 blocker, 1 minor, 1 nit" in told and "  2.1 blocker src/pay.py:120 A refund of 0\n" in told
+    assert '  2.2 minor "docs/api page.md":3 Says cents\n' in told and "  2.3 nit - WIP\n" in told
+    assert "open: 1 blocker, 1 minor, 1 nit; relay findings" in stage.ok("claude", "status").out
+    assert [row["id"] for row in stage.ok("claude", "status", "--json").json["findings"]] == ["2.1", "2.2", "2.3"]
+    brief = stage.ok("claude", "brief").out
+    assert "2.1" in brief and "1 blocker, 1 minor, 1 nit" in brief and "refund" not in brief
+    stage.send("claude", "fix", dispositions("2.1 fixed guard added", "2.3 wontfix history is history"))
+    stage.send("codex", "review", dispositions("2.1 accepted"))
+    assert "settled: 2.1 accepted" in stage.ok("claude", "next").out
+    log = stage.ok("claude", "log").out
+    for words in ("2.1 blocker A refund of 0", "2.1 fixed guard added", "2.1 accepted", "2.3 wontfix history is history", "open: 1 minor, 1 nit"):
+        assert words in log, words
+
+
+def test_terminal_escapes_in_a_finding_are_made_visible(stage):
+    asked(stage)
+    stage.send("codex", "review", findings("minor a\x1b[31m.py:1 red\x1b[0m \u202e text"))
+    for words in (["next"], ["findings"], ["log"], ["status"], ["show", "2"]):
+        told = stage.ok("claude", *words).out
+        assert "\x1b" not in told and "\u202e" not in told, words
+
+
+# ---- going round
+
+
+def fixed_and_reopened(stage, evidence):
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    stage.send("codex", "review", dispositions(f"2.1 reopened {evidence}"))
+
+
+def test_a_finding_reopened_twice_is_for_the_user_until_the_user_speaks(stage):
+    asked(stage)
+    stage.send("codex", "review", findings("minor - One"))
+    fixed_and_reopened(stage, "once")
+    assert stage.ok("claude", "next").action == "reply"
+    fixed_and_reopened(stage, "twice")
+    told = stage.ok("claude", "next")
+    assert told.action == "ask_user" and "2.1 was reopened 2 times" in told.out
+    assert stage.run("claude", "next", "--exit-code").code == 13
+    stage.ok("claude", "continue")
+    assert stage.ok("claude", "next").action == "reply"
+    fixed_and_reopened(stage, "thrice")
+    assert stage.ok("claude", "next").action == "ask_user"
+
+
+def test_three_reviews_without_fewer_open_blockers_are_for_the_user(stage):
+    asked(stage)
+    stage.send("codex", "review", findings("blocker - 0"))
+    for n in (1, 2, 3):
+        assert stage.ok("claude", "next").action == "reply", n
+        stage.send("claude", "fix", dispositions(f"{2 * n}.1 fixed so"))
+        stage.send("codex", "review", findings(f"blocker - {n}"))
+    told = stage.ok("claude", "next", RELAY_AUTO_ROUND_CAP="0")
+    assert told.action == "ask_user" and "3 reviews, and no fewer open blockers (1)" in told.out
+    stage.ok("claude", "continue")
+    assert stage.ok("claude", "next", RELAY_AUTO_ROUND_CAP="0").action == "reply"
+
+
+@pytest.mark.parametrize("counts, stalls", [((2, 2, 1, 2), False), ((2, 2, 2, 1), False), ((1, 2, 3, 3), True), ((0, 0, 0, 0), False), ((3, 3, 3), False)])
+def test_fewer_open_blockers_in_any_of_three_reviews_is_progress(counts, stalls):
+    fold = RELAY.Fold(rounds=tuple((n, count) for n, count in enumerate(counts, 1)))
+    assert bool(RELAY.not_converging(fold, 0)) is stalls
+
+
+# ---- any order
+
+
+class History:
+    """Random turns of two authors; numbers are taken early and published late now and then."""
+
+    def __init__(self, stage, seed):
+        self.stage, self.dice = stage, random.Random(seed)
+        self.path = stage.open_pair()
+        self.drafts = []
+
+    def body(self, author, kind):
+        dice = self.dice
+        blocks = []
+        if kind == "review" and dice.random() < 0.7:
+            blocks.append(findings(*(f"{dice.choice(('blocker', 'major', 'minor', 'nit'))} - {dice.random()}" for _ in range(dice.randint(1, 4)))))
+        rows = self.stage.ok("claude", "findings", "--all", "--json").json["findings"]
+        said = []
+        for row in dice.sample(rows, min(len(rows), dice.randint(0, 6))):
+            verbs = [verb for verb in VERBS if model_allows(author, row["finder"], row["state"], verb)]
+            verbs = [verb for verb in verbs if not (verb == "wontfix" and row["severity"] in ("blocker", "major"))]
+            said += [f"{row['id']} {dice.choice(verbs)} {dice.random()}"] if verbs else []
+        return "\n".join(["# Text", "", *blocks, *([dispositions(*said)] if said else [])])
+
+    def turn(self):
+        dice, stage = self.dice, self.stage
+        author, kind = dice.choice(("claude", "codex")), dice.choice(("review", "review", "fix", "note"))
+        way = dice.random()
+        if way < 0.15 and len(self.drafts) < 2:
+            self.drafts.append((author, stage.ok(author, "claim", "--kind", kind).out.strip()))
+        elif way < 0.35 and self.drafts:
+            author, draft = self.drafts.pop(dice.randrange(len(self.drafts)))
+            body = stage.file(self.body(author, draft.rpartition("-")[2][:-3]), "late.md")
+            stage.ok(author, "draft", "set", draft, "--body-file", body, "--prompt-for-next-file", stage.file("go\n", "p"))
+            stage.ok(author, "publish", draft)
+        else:
+            stage.send(author, kind, self.body(author, kind))
+
+
+def model_allows(author, finder, state, verb):
+    return state in MAY["codex" if author == finder else "claude"].get(verb, ())
+
+
+def model(path):
+    """The fate of every finding, by a second reckoning: bodies in the order of their numbers."""
+    told = {}
+    for ready in sorted(path.glob("*.ready")):
+        author = ready.stem.split("-")[1]
+        document = json.loads(ready.with_suffix(".json").read_text())
+        for n, _ in enumerate(document["findings"], 1):
+            told[f"{int(ready.stem[:3])}.{n}"] = [author, "open"]
+        for row in document["dispositions"]:
+            if row["id"] in told and model_allows(author, *told[row["id"]], row["verb"]):
+                told[row["id"]][1] = row["verb"]
+    return {key: state for key, (_, state) in told.items()}
+
+
+def same(fold, whole):
+    assert fold.unsettled == whole.unsettled
+    assert fold.rounds == whole.rounds
+    settled, all_settled = ([f for f in each.findings if f.state in ("accepted", "withdrawn")] for each in (fold, whole))
+    assert len(settled) + fold.more_settled == len(all_settled) + whole.more_settled
+    assert set(settled) <= set(all_settled)
+
+
+def any_order_folds_to_one_state(stage, seed, turns):
+    history = History(stage, seed)
+    for _ in range(turns):
+        history.turn()
+        listing = RELAY.listing_of(str(history.path))
+        same(RELAY.fold_in(listing), RELAY.fold_in(listing, whole=True))
+    published = sorted(ready.stem for ready in history.path.glob("*.ready"))
+    wanted = RELAY.fold_in(RELAY.listing_of(str(history.path)), whole=True)
+    assert {f.id: f.state for f in wanted.findings} == model(history.path)
+    for attempt in range(3):
+        other = stage.folder / f"arrives-{attempt}"
+        other.mkdir()
+        history.dice.shuffle(published)
+        for stem in published:
+            for suffix in ("json", "md", "md.sha256", "ready"):
+                shutil.copy(history.path / f"{stem}.{suffix}", other)
+            listing = RELAY.listing_of(str(other))
+            same(RELAY.fold_in(listing), RELAY.fold_in(listing, whole=True))
+        assert RELAY.fold_in(RELAY.listing_of(str(other)), whole=True) == wanted
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_findings_fold_to_one_state_in_whatever_order_files_arrive(stage, seed):
+    any_order_folds_to_one_state(stage, seed, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 32))
+def test_many_histories_fold_to_one_state_in_whatever_order_files_arrive(stage, seed):
+    any_order_folds_to_one_state(stage, seed, 30)
+
+
+def test_what_was_folded_without_one_artifact_is_not_taken_for_another_set_of_as_many(stage):
+    """003 comes late; where 002 has not arrived yet, 005 was folded over as many, but not over these."""
+    path = asked(stage)
+    stage.send("codex", "review", findings("nit - Of 2"))
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    stage.send("claude", "note")
+    stage.send("claude", "note")
+    stage.ok("codex", "draft", "set", draft, "--body-file", stage.file(findings("blocker - Of 3")), "--prompt-for-next-file", stage.file("go\n", "p"))
+    stage.ok("codex", "publish", draft)
+    other = stage.folder / "arrives"
+    other.mkdir()
+    for number in (1, 3, 4, 5):
+        for found in path.glob(f"{number:03}-*"):
+            shutil.copy(found, other)
+    listing = RELAY.listing_of(str(other))
+    same(RELAY.fold_in(listing), RELAY.fold_in(listing, whole=True))
+
+
