@@ -1,0 +1,584 @@
+"""Approval by rule: what is unmet is listed with its remedy, and no sequence of commands gets round it without --force."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from blocks import PEER, asked, dispositions, findings, sidecar, tried
+from conftest import RELAY
+
+FILES = "reviewed.py", "more.py"
+
+
+def built(stage, ask=True):
+    """A pair whose builder changed two files and asks for a review of them."""
+    path = stage.open_pair()
+    for name in FILES:
+        (stage.project / name).write_text(f"# {name}\n")
+    stage.send("claude", "fix")
+    if ask:
+        stage.ok("codex", "next")
+    return path
+
+
+def approve(stage, *more, author="codex", text="# Fine\n"):
+    return tried(stage, author, "review", text, "--verdict", "approve", *more)
+
+
+def approved(stage):
+    path = built(stage)
+    stage.ok("codex", "run", "--", "true")
+    assert approve(stage).code == 0
+    return path
+
+
+def close(stage, *more, author="claude", outcome="approve", reason="all mended"):
+    return stage.run(author, "close", "--reason", reason, "--outcome", outcome, *more)
+
+
+def unmet(done):
+    """The conditions that a refusal lists; each with a command."""
+    assert done.code == 2, done
+    listed = re.findall(r"(?m)^  - (.*)\n    hint: (\S+ .*)$", done.err)
+    assert len(listed) == done.err.count("\n  - "), done.err
+    return [why for why, _ in listed]
+
+
+def edit(stage, name="reviewed.py", text="changed\n"):
+    (stage.project / name).write_text(text)
+
+
+# ---- an approving review
+
+
+def test_a_review_with_all_conditions_met_approves_and_says_of_what(stage):
+    path = approved(stage)
+    held = sidecar(path, 2)
+    assert held["verdict"] == "approve" and held["request"]["name"] == "001-claude-fix"
+    assert held["request"]["changeset"] == sidecar(path, 1)["changeset"]["digest"] and len(held["evidence"]) == 1
+    assert "verdict: approve of 001" in stage.ok("claude", "log").out and "verdict: approve" in stage.ok("claude", "next").out
+
+
+@pytest.mark.parametrize("severity, blocks", [("blocker", True), ("major", True), ("minor", False), ("nit", False)])
+def test_only_a_grave_finding_keeps_a_review_from_approving(stage, severity, blocks):
+    built(stage)
+    done = approve(stage, "--not-run", "read only", text=findings(f"{severity} reviewed.py:1 Wrong"))
+    assert (done.code != 0) is blocks
+    if blocks:
+        assert unmet(done) == [f"2.1 {severity} reviewed.py:1 is unanswered: Wrong"]
+
+
+@pytest.mark.parametrize("answer", ["fixed so", "refuted no", "deferred the user takes it"])
+def test_an_answered_finding_is_not_in_the_way_and_a_reopened_one_is(stage, answer):
+    built(stage)
+    stage.send("codex", "review", findings("blocker - Wrong"))
+    assert unmet(approve(stage, "--not-run", "x")) == ["2.1 blocker - is unanswered: Wrong"]
+    stage.send("claude", "fix", dispositions(f"2.1 {answer}"))
+    stage.ok("codex", "next")
+    assert approve(stage, "--not-run", "x", "--dry-run").code == 0
+    assert unmet(approve(stage, "--not-run", "x", text=dispositions("2.1 reopened still"))) == ["2.1 blocker - is reopened: Wrong"]
+    assert approve(stage, "--not-run", "x", text=dispositions("2.1 accepted")).code == 0
+
+
+def test_a_finding_that_the_approver_has_not_answered_is_in_its_way_too(stage):
+    built(stage)
+    stage.send("claude", "review", findings("blocker - Of claude"))
+    assert unmet(approve(stage, "--not-run", "x")) == ["2.1 blocker - is unanswered: Of claude"]
+
+
+def test_nothing_was_shown_that_a_review_could_approve(stage):
+    built(stage, ask=False)
+    assert unmet(approve(stage, "--not-run", "x")) == ["no text of the peer's was shown to you that this could approve"]
+    assert approve(stage, "--not-run", "x", "--reply-to", "1").code == 0
+
+
+def test_the_tree_moved_since_it_was_asked_for(stage):
+    built(stage)
+    edit(stage)
+    stage.ok("codex", "run", "--", "true")
+    assert unmet(approve(stage)) == ["the tree moved since 001 was published: reviewed.py"]
+    (stage.project / "reviewed.py").unlink()
+    assert "reviewed.py" in unmet(approve(stage, "--not-run", "x"))[0]
+    edit(stage, text="# reviewed.py\n")
+    assert approve(stage, "--not-run", "x", "--dry-run").code == 0
+
+
+def test_nothing_was_run_and_it_is_not_said_why(stage):
+    built(stage)
+    assert unmet(approve(stage)) == ["nothing was run on this change set (or say why not: --not-run REASON)"]
+    assert approve(stage, "--not-run", "documents only").code == 0
+    assert "not run: documents only" in stage.ok("claude", "next").out and "not run: documents only" in stage.ok("claude", "log").out
+
+
+@pytest.mark.parametrize("reason", ["", " ", "a\nb", "x" * 401])
+def test_the_reason_for_running_nothing_is_one_line(stage, reason):
+    path = built(stage)
+    assert approve(stage, f"--not-run={reason}" if reason else "--not-run=").code == 2
+    assert not list(path.glob("002*"))
+
+
+def test_all_that_is_unmet_is_listed_at_once_and_nothing_is_written(stage):
+    path = built(stage)
+    stage.send("codex", "review", findings("blocker - One", "major - Two", "minor - Three"))
+    edit(stage)
+    stage.ok("codex", "run", "--", "touch", "new.txt")
+    before = {key: held[2] for key, held in stage.snapshot(path).items()}
+    assert unmet(approve(stage, text=findings("blocker - Four"))) == [
+        "2.1 blocker - is unanswered: One",
+        "2.2 major - is unanswered: Two",
+        "3.1 blocker - is unanswered: Four",
+        "the tree moved since 001 was published: reviewed.py",
+        "run 1 changed the tree itself (new.txt); nothing was run on what is there now (or say why not: --not-run REASON)",
+    ]
+    assert {key: held[2] for key, held in stage.snapshot(path).items()} == before
+
+
+@pytest.mark.parametrize("kind", ["plan", "fix", "note", "question", "decision"])
+def test_a_verdict_goes_with_a_review_alone(stage, kind):
+    built(stage)
+    done = tried(stage, "codex", kind, "# Text\n", "--verdict", "approve", "--not-run", "x")
+    assert done.code == 2 and "--verdict goes with --kind review" in done.err and "--not-run goes with --kind review" in done.err
+
+
+def test_a_draft_is_held_to_the_same_rules(stage):
+    path = built(stage)
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    stage.ok("codex", "draft", "set", draft, "--body-file", stage.file("# R\n"), "--prompt-for-next-file", stage.file("go\n", "p"))
+    assert unmet(stage.run("codex", "publish", draft, "--verdict", "approve")) == ["nothing was run on this change set (or say why not: --not-run REASON)"]
+    assert (path / ".draft" / "002-codex-review.md").exists()
+    stage.ok("codex", "run", "--", "true")
+    stage.ok("codex", "publish", draft, "--verdict", "approve")
+    assert sidecar(path, 2)["verdict"] == "approve" and close(stage).code == 0
+
+
+def test_a_published_draft_does_not_take_a_verdict_in_silence(stage):
+    path = built(stage)
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    stage.ok("codex", "draft", "set", draft, "--body-file", stage.file("# R\n"), "--prompt-for-next-file", stage.file("go\n", "p"))
+    stage.ok("codex", "publish", draft)
+    done = stage.run("codex", "publish", draft, "--verdict", "changes")
+    assert done.code == 2 or "verdict" in done.err, done
+    assert sidecar(path, 2)["verdict"] is None
+
+
+def test_a_killed_approval_is_no_approval_when_its_draft_is_published_otherwise(stage, monkeypatch):
+    path = built(stage)
+
+    def killed(*_given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as within:
+        within.setattr(RELAY, "create_empty", killed)
+        file = stage.file("# Fine\n", "killed.md")
+        words = ["send", "--kind", "review", "--file", file, "--next", "x", "--verdict", "approve", "--not-run", "x"]
+        assert stage.run("codex", *words).code == 130
+    edit(stage)
+    assert unmet(stage.run("codex", *words)) == ["the tree moved since 001 was published: reviewed.py"]
+    stage.ok("codex", "publish", path / ".draft" / "002-codex-review.md")
+    assert sidecar(path, 2)["verdict"] is None
+    edit(stage, text="# reviewed.py\n")
+    assert unmet(close(stage)) == ["nothing in this pair was ever approved by codex"]
+    assert stage.run("claude", "verify").code == 0
+
+
+# ---- an approving close
+
+
+@pytest.mark.parametrize("outcome", ["approve", "approved", "accept", "accepted", "ACCEPTED", "Approve", " approved "])
+def test_every_word_for_an_approval_is_held_to_the_rules(stage, outcome):
+    built(stage)
+    assert unmet(close(stage, outcome=outcome)) == ["nothing in this pair was ever approved by codex"]
+
+
+@pytest.mark.parametrize("outcome", ["done", "rejected", "abandoned"])
+def test_another_outcome_is_not(stage, outcome):
+    built(stage)
+    assert close(stage, outcome=outcome).code == 0
+
+
+def test_a_close_with_all_conditions_met_says_what_it_rests_on(stage):
+    path = approved(stage)
+    digest = sidecar(path, 1)["changeset"]["digest"]
+    assert close(stage).code == 0
+    held = RELAY.parse_closed(next(stage.shared.rglob("CLOSED")).read_bytes())
+    assert (held["outcome"], held["approved_by"], held["changeset"]) == ("approve", "002-codex-review", digest) and "overrode" not in held
+    assert "approve, all mended, 002-codex-review" in stage.ok("claude", "log", "--pair-id", path.name).out
+
+
+def test_the_same_bytes_committed_still_count(stage):
+    approved(stage)
+    stage.git("add", "-A")
+    stage.git("commit", "-qm", "as reviewed")
+    assert close(stage).code == 0
+
+
+def test_an_approval_of_ones_own_does_not_close(stage):
+    approved(stage)
+    assert unmet(close(stage, author="codex")) == ["the only verdict is your own; it is claude's to close on it, or for claude to review"]
+
+
+@pytest.mark.parametrize("text", ["# APPROVED\n\nverdict: approve\n", "---\nverdict: approve\n---\n", "```verdict\napprove\n```\n"])
+def test_a_review_without_a_verdict_is_none_whatever_it_says(stage, text):
+    built(stage)
+    stage.send("codex", "review", text)
+    assert unmet(close(stage)) == ["nothing in this pair was ever approved by codex"]
+
+
+def test_the_last_verdict_counts(stage):
+    approved(stage)
+    stage.send("codex", "review", "# Wait\n", "mend it", "--verdict", "changes")
+    assert unmet(close(stage)) == ["codex's last verdict, in 003, asks for changes"]
+    assert approve(stage, "--not-run", "x").code == 0
+    stage.send("codex", "review", "# And a remark\n")
+    assert close(stage).code == 0
+
+
+def test_changes_asked_for_under_a_number_taken_early_are_not_passed_over(stage):
+    """The draft was claimed before the approval and published after it: its author's last word is `changes`."""
+    built(stage)
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    stage.ok("codex", "draft", "set", draft, "--body-file", stage.file("# R\n"), "--prompt-for-next-file", stage.file("go\n", "p"))
+    assert approve(stage, "--not-run", "x").code == 0
+    stage.ok("codex", "publish", draft, "--verdict", "changes")
+    assert close(stage).code == 2
+
+
+def test_a_finding_after_the_approval_is_in_the_way(stage):
+    approved(stage)
+    stage.send("codex", "review", findings("major reviewed.py:1 Overlooked"))
+    assert unmet(close(stage)) == ["3.1 major reviewed.py:1 is unanswered: Overlooked"]
+    stage.send("claude", "note", dispositions("3.1 refuted it is meant so"))
+    assert close(stage).code == 0
+
+
+def test_an_approval_of_an_older_text_does_not_stand_for_a_newer_tree(stage):
+    path = built(stage)
+    edit(stage)
+    stage.send("claude", "fix")
+    assert unmet(approve(stage, "--not-run", "x")) == ["the tree moved since 001 was published: reviewed.py"]
+    stage.ok("codex", "next")
+    assert unmet(approve(stage, "--not-run", "x", "--reply-to", "1")) == ["the tree moved since 001 was published: reviewed.py"]
+    edit(stage, text="# reviewed.py\n")
+    assert approve(stage, "--not-run", "x", "--reply-to", "1").code == 0
+    edit(stage)
+    assert unmet(close(stage)) == ["the tree moved in 1 of 2 reviewed files since 003 approved it: reviewed.py"]
+    assert sidecar(path, 3)["request"]["name"] == "001-claude-fix"
+
+
+def test_what_was_approved_was_replaced(stage):
+    path = approved(stage)
+    for found in path.glob("001-*"):
+        found.unlink()
+    done = close(stage)
+    assert "what 002 approved is gone or was changed" in unmet(done) and any("001-claude-fix is damaged" in why for why in unmet(done))
+
+
+@pytest.mark.parametrize("part", ["001-claude-fix.md", "002-codex-review.md", "002-codex-review.json", "001-claude-fix.md.sha256"])
+def test_a_damaged_pair_cannot_be_closed_as_approved(stage, part):
+    path = approved(stage)
+    stage.ok("claude", "next")
+    (path / part).write_bytes(b"x" + (path / part).read_bytes())
+    assert any(f"{part.partition('.')[0]} is damaged" in why for why in unmet(close(stage)))
+
+
+def test_a_review_restored_from_a_backup_keeps_its_blocker_in_the_way(stage):
+    """While it was damaged the pair went on; what was folded then must not hide the blocker afterwards."""
+    path = built(stage)
+    stage.send("codex", "review", findings("blocker reviewed.py:1 Boom"))
+    stage.ok("claude", "next")
+    file = path / "002-codex-review.md"
+    held = file.read_bytes()
+    file.write_bytes(b"damaged")
+    stage.ok("claude", "continue")
+    stage.send("claude", "fix")
+    file.write_bytes(held)
+    stage.ok("codex", "next")
+    done = approve(stage, "--not-run", "x")
+    assert done.code == 2 or unmet(close(stage)), done
+
+
+CHANGES = {
+    "moved": (lambda s: edit(s), "the tree moved in 1 of 2 reviewed files since 002 approved it: reviewed.py"),
+    "deleted": (lambda s: (s.project / "more.py").unlink(), "the tree moved in 1 of 2 reviewed files since 002 approved it: more.py"),
+    "new": (lambda s: edit(s, "new.py"), "new since 002 approved: new.py"),
+    "mode": (lambda s: (s.project / "more.py").chmod(0o755), "the tree moved in 1 of 2 reviewed files since 002 approved it: more.py"),
+    "staged otherwise": (
+        lambda s: (edit(s), s.git("add", "reviewed.py"), edit(s, text="# reviewed.py\n")), "the index holds something else than the tree: reviewed.py",
+    ),
+    "committed otherwise": (
+        lambda s: (edit(s), s.git("add", "-A"), s.git("commit", "-qm", "x"), edit(s, text="# reviewed.py\n")), "HEAD holds something else than was reviewed: reviewed.py",
+    ),
+    "committed in part": (lambda s: (s.git("add", "more.py"), s.git("commit", "-qm", "x")), "HEAD holds something else than was reviewed: reviewed.py"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_tree_that_is_not_what_was_approved_does_not_close(stage, how):
+    approved(stage)
+    act, why = CHANGES[how]
+    act(stage)
+    assert why in unmet(close(stage))
+
+
+def test_new_files_may_stay_where_that_is_said_and_it_is_on_record(stage):
+    path = approved(stage)
+    edit(stage, "new.py")
+    assert stage.run("claude", "close", "--outcome", "approve", "--accept-outside").code == 2, "without a reason"
+    assert close(stage, "--accept-outside", outcome="done").code == 2
+    assert close(stage, "--accept-outside", reason="generated").code == 0
+    assert RELAY.parse_closed(next(stage.shared.rglob("CLOSED")).read_bytes())["accepted_outside"] == "new.py"
+    assert "accepted outside: new.py" in stage.ok("claude", "log", "--pair-id", path.name).out
+
+
+def test_accepting_new_files_does_not_accept_what_moved(stage):
+    approved(stage)
+    edit(stage, "new.py")
+    edit(stage)
+    assert unmet(close(stage, "--accept-outside")) == ["the tree moved in 1 of 2 reviewed files since 002 approved it: reviewed.py"]
+
+
+def test_all_that_keeps_a_pair_open_is_listed_at_once_and_nothing_changes(stage):
+    path = approved(stage)
+    stage.send("codex", "review", findings("blocker - One"), "go", "--verdict", "changes")
+    edit(stage)
+    edit(stage, "new.py")
+    before = {key: held[2] for key, held in stage.snapshot(path).items()}
+    told = unmet(close(stage))
+    assert [why.split()[0] for why in told] == ["3.1", "codex's", "the", "new"] and len(told) == 4
+    assert {key: held[2] for key, held in stage.snapshot(path).items()} == before
+
+
+def test_what_force_overrode_is_on_record_and_in_the_log(stage):
+    path = built(stage)
+    stage.send("codex", "review", findings("blocker reviewed.py:1 Boom"), "go", "--verdict", "changes")
+    assert stage.run("claude", "close", "--outcome", "approve", "--force").code == 2, "without a reason"
+    assert close(stage, "--force", reason="the user wants it out").code == 0
+    held = RELAY.parse_closed(next(stage.shared.rglob("CLOSED")).read_bytes())
+    assert held["reason"] == "the user wants it out" and held["closed_by"] == "claude"
+    for why in ("2.1 blocker reviewed.py:1 is unanswered: Boom", "codex's last verdict, in 002, asks for changes"):
+        assert why in held["overrode"] and why in stage.ok("claude", "log", "--pair-id", path.name).out
+    assert stage.ok("claude", "log", "--pair-id", path.name, "--json").json["closed"]["overrode"] == held["overrode"]
+
+
+def test_many_overridden_conditions_are_all_in_the_log(stage):
+    path = built(stage)
+    stage.send("codex", "review", findings(*(f"blocker src/some/long/path/file-{n}.py:1 A text of some length, number {n}" for n in range(30))))
+    assert close(stage, "--force").code == 0
+    told = stage.ok("claude", "log", "--pair-id", path.name).out
+    assert [n for n in range(1, 31) if f"2.{n} blocker" not in told.partition("closed: ")[2]] == []
+
+
+def test_force_where_nothing_is_unmet_overrides_nothing(stage):
+    approved(stage)
+    assert close(stage, "--force").code == 0
+    assert "overrode" not in RELAY.parse_closed(next(stage.shared.rglob("CLOSED")).read_bytes())
+
+
+def test_a_reason_cannot_forge_another_line_of_the_record(stage):
+    built(stage)
+    for sign in "\n\r\u2028\u2029\x85\x0b\x0c\x1c":
+        done = stage.run("claude", "close", "--reason", f'x{sign}outcome = "approve"', "--outcome", "done")
+        assert done.code == 2, repr(sign)
+
+
+def test_without_anything_recorded_of_the_tree_a_close_says_so_and_asks_for_force(stage):
+    path = built(stage, ask=False)
+    for found in path.glob("001*"):
+        found.unlink()
+    (stage.project / ".git" / "HEAD").rename(stage.project / ".git" / "HEAD.away")
+    shared = {"RELAY_SHARED_ROOT": str(stage.shared)}
+    stage.ok("claude", "send", "--kind", "fix", "--file", stage.file("# F\n"), "--next", "x", "--again", **shared)
+    stage.ok("codex", "next", **shared)
+    stage.ok("codex", "send", "--kind", "review", "--file", stage.file("# R\n", "r.md"), "--next", "x", "--verdict", "approve", "--not-run", "x", **shared)
+    done = stage.run("claude", "close", "--reason", "x", "--outcome", "approve", **shared)
+    assert any("cannot be told: nothing was recorded of its tree" in why for why in unmet(done)) and "--force" in done.err
+
+
+# ---- no sequence of commands
+
+
+class Oracle:
+    """The rules of an approval, reckoned from what was typed and not from the ledger."""
+
+    def __init__(self, base):
+        self.base = dict(base)
+        self.tree, self.index, self.head = dict(base), dict(base), dict(base)
+        self.requests = {}  # number: (author, what differed from the base then)
+        self.shown = {"claude": set(), "codex": set()}
+        self.runs = {"claude": [], "codex": []}
+        self.verdicts = {}  # author: (word, number it is about)
+        self.findings = {}  # id: [author, severity, state]
+        self.count = 0
+
+    def differing(self, tree):
+        return {name: tree.get(name) for name in {*tree, *self.base} if tree.get(name) != self.base.get(name)}
+
+    def in_the_way(self, more=()):
+        return any(severity in ("blocker", "major") and state in ("open", "reopened") for _, severity, state in [*self.findings.values(), *more])
+
+    def moved(self, number):
+        return any(self.tree.get(name) != state for name, state in self.requests[number][1].items())
+
+    def may_approve(self, author, findings_now, not_run):
+        if self.in_the_way([(author, severity, "open") for severity in findings_now]) or not self.shown[author]:
+            return False
+        return not self.moved(max(self.shown[author])) and bool(not_run or self.tree in self.runs[author])
+
+    def may_close(self, author, accept_outside):
+        word, about = self.verdicts.get(PEER[author], ("", 0))
+        if word != "approve" or self.in_the_way() or self.moved(about):
+            return False
+        reviewed, now, shipped = self.requests[about][1], self.differing(self.tree), self.differing(self.head)
+        if set(now) - set(reviewed) and not accept_outside:
+            return False
+        if any(self.index.get(name) not in (self.base.get(name), self.tree.get(name)) for name in {*self.index, *self.base, *self.tree}):
+            return False
+        wanted = {*shipped, *(set(now) & set(reviewed))} if shipped else set()
+        return all(self.head.get(name) == self.tree.get(name) for name in wanted)
+
+    def sent(self, author):
+        self.count += 1
+        self.requests[self.count] = (author, self.differing(self.tree))
+        self.runs[author] = []
+        return self.count
+
+
+class Search:
+    """Random commands of two authors on one project, each with what the oracle says of it."""
+
+    def __init__(self, stage, seed):
+        self.stage, self.dice = stage, random.Random(seed)
+        self.base = {"a.py": "a\n", "b.py": "b\n"}
+        for name, text in self.base.items():
+            (stage.project / name).write_text(text)
+        stage.git("add", "-A")
+        stage.git("commit", "-qm", "base")
+        self.round = self.closed = self.refused = 0
+        self.story = []
+        self.begin()
+
+    def begin(self):
+        """A new pair, on what the last one ended with."""
+        self.round += 1
+        if self.round > 1:
+            self.base = dict(self.oracle.tree)
+            self.stage.git("add", "-A")
+            self.stage.git("commit", "-qm", "next", "--allow-empty")
+            for author in PEER:
+                self.stage.run(author, "next", "--pair-id", self.path.name)
+        slug = self.stage.ok("claude", "bootstrap", "--topic", f"t{self.round}", "--force").out.split()[0]
+        self.stage.ok("codex", "pair", "join", slug, "--take-over")
+        self.path = self.stage.shared / slug
+        self.oracle = Oracle(self.base)
+
+    def write(self):
+        name = self.dice.choice(("a.py", "a.py", "b.py", "new.py"))
+        there = self.oracle.tree.get(name)
+        texts = [text for text in (None, f"{name} 1\n", f"{name} other\n", self.base.get(name)) if text != there]
+        text = self.dice.choice(texts)
+        file = self.stage.project / name
+        if text is None:
+            file.unlink()
+            del self.oracle.tree[name]
+        else:
+            file.write_text(text)
+            self.oracle.tree[name] = text
+        return name, text
+
+    def stage_all(self):
+        self.stage.git("add", "-A")
+        self.oracle.index = dict(self.oracle.tree)
+
+    def commit(self):
+        if self.dice.random() < 0.7:
+            self.stage_all()
+        self.stage.git("commit", "-qm", "x", "--allow-empty")
+        self.oracle.head = dict(self.oracle.index)
+
+    def look(self, author):
+        self.stage.ok(author, "next", RELAY_AUTO_ROUND_CAP="0")
+        self.oracle.shown[author] |= {n for n, (by, _) in self.oracle.requests.items() if by != author}
+
+    def run_something(self, author):
+        self.stage.run(author, "run", "--", self.dice.choice(("true", "false")))
+        self.oracle.runs[author].append(dict(self.oracle.tree))
+
+    def fates(self, author):
+        said = {}
+        for key, (by, severity, state) in self.oracle.findings.items():
+            if state in ("open", "reopened"):
+                verb = "withdrawn" if by == author else self.dice.choice(("fixed", "refuted", "deferred"))
+            elif by == author and state not in ("accepted", "withdrawn"):
+                verb = self.dice.choice(("accepted", "reopened"))
+            else:
+                continue
+            if self.dice.random() < 0.6:
+                said[key] = verb
+        return said
+
+    def send(self, author, kind):
+        o, dice = self.oracle, self.dice
+        found = [dice.choice(RELAY.SEVERITIES)] if kind == "review" and dice.random() < 0.2 else []
+        verdict = dice.choice(("", "approve", "approve", "approve", "changes")) if kind == "review" else ""
+        not_run = ["--not-run", "x"] if kind == "review" and dice.random() < 0.4 else []
+        said = self.fates(author)
+        body = "# T\n\n" + (findings(*(f"{severity} - F" for severity in found)) if found else "")
+        body += "\n" + dispositions(*(f"{key} {verb} so" for key, verb in said.items())) if said else ""
+        before = {key: list(row) for key, row in o.findings.items()}
+        for key, verb in said.items():
+            o.findings[key][2] = verb
+        allowed = verdict != "approve" or o.may_approve(author, found, not_run)
+        done = tried(self.stage, author, kind, body, *(["--verdict", verdict] if verdict else []), *not_run)
+        assert (done.code == 0) is allowed, (self.story, allowed, done)
+        if not allowed:
+            o.findings = before
+            return f"{verdict} refused"
+        number = o.sent(author)
+        for n, severity in enumerate(found, 1):
+            o.findings[f"{number}.{n}"] = [author, severity, "open"]
+        if verdict == "approve":
+            o.verdicts[author] = verdict, max(o.shown[author])
+        elif verdict:
+            o.verdicts[author] = verdict, max(o.shown[author], default=0)
+        return f"{number} {verdict} {found} {said}"
+
+    def close(self, author):
+        outside = self.dice.random() < 0.4
+        allowed = self.oracle.may_close(author, outside)
+        done = close(self.stage, *(["--accept-outside"] if outside else []), author=author, outcome=self.dice.choice(("approve", "ACCEPTED")))
+        assert (done.code == 0) is allowed, (self.story, allowed, done)
+        if allowed:
+            self.closed += 1
+            self.begin()
+        else:
+            unmet(done)
+            self.refused += 1
+        return "closed" if allowed else "close refused"
+
+    def step(self):
+        author = self.dice.choice(("claude", "codex"))
+        what = self.dice.choices(("write", "stage", "commit", "next", "run", "send", "review", "close"), (3, 1, 1, 3, 2, 2, 4, 5))[0]
+        acts = {
+            "write": self.write, "stage": self.stage_all, "commit": self.commit, "next": lambda: self.look(author), "run": lambda: self.run_something(author),
+            "send": lambda: self.send(author, self.dice.choice(("fix", "note"))), "review": lambda: self.send(author, "review"), "close": lambda: self.close(author),
+        }  # fmt: skip
+        self.story.append((author, what))
+        self.story[-1] += (acts[what](),)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
+    search = Search(stage, seed)
+    for _ in range(30):
+        search.step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 14))
+def test_no_long_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
+    search = Search(stage, seed)
+    for _ in range(150):
+        search.step()
+    assert search.refused
