@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pathlib
 import re
+import shutil
+import tempfile
 
 PEER = {"claude": "codex", "codex": "claude"}
 
@@ -19,12 +22,35 @@ def dispositions(*lines):
     return "\n".join(["# Answer", "", "```dispositions", *lines, "```", ""])
 
 
-def asked(stage, *authors):
-    """A pair with a plan of claude's that codex was shown."""
+_PREPARED: dict = {}  # What a state looks like on disk, made once and copied for each test that begins with it.
+
+
+def prepared(stage, build):
+    """The project and ledger that `build` makes of a fresh stage; returns the pair's folder."""
+    if type(stage).__name__ != "Stage":  # Its ledger may lie elsewhere.
+        return build(stage)
+    if build not in _PREPARED:
+        path = build(stage)
+        kept = tempfile.TemporaryDirectory()
+        shutil.copytree(stage.project, pathlib.Path(kept.name) / "project", symlinks=True)
+        _PREPARED[build] = kept, path.name, stage._count
+        return path
+    kept, slug, stage._count = _PREPARED[build]
+    shutil.rmtree(stage.project)
+    shutil.copytree(pathlib.Path(kept.name) / "project", stage.project, symlinks=True)
+    return stage.shared / slug
+
+
+def _asked(stage):
     path = stage.open_pair()
     stage.send("claude", "plan")
     stage.ok("codex", "next")
     return path
+
+
+def asked(stage):
+    """A pair with a plan of claude's that codex was shown."""
+    return prepared(stage, _asked)
 
 
 def tried(stage, author, kind, text, *more):

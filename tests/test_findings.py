@@ -7,7 +7,7 @@ import random
 import shutil
 
 import pytest
-from blocks import asked, dispositions, findings, lines_of, sidecar, states, tried
+from blocks import asked, dispositions, findings, lines_of, prepared, sidecar, states, tried
 from conftest import RELAY
 
 # ---- grammar: a finding
@@ -251,11 +251,16 @@ MAY = {
 
 def in_every_state(stage):
     """A pair with a finding of codex's, 2.1 to 2.8, in each state."""
+    path = prepared(stage, _in_every_state)
+    assert list(states(stage).values()) == list(ALL_STATES)
+    return path
+
+
+def _in_every_state(stage):
     path = asked(stage)
     stage.send("codex", "review", findings(*(f"minor - {state}" for state in ALL_STATES)))
     stage.send("claude", "fix", dispositions("2.2 fixed x", "2.3 refuted x", "2.4 deferred x", "2.5 wontfix x", "2.6 fixed x", "2.7 fixed x"))
     stage.send("codex", "review", dispositions("2.6 accepted", "2.7 reopened x", "2.8 withdrawn"))
-    assert list(states(stage).values()) == list(ALL_STATES)
     return path
 
 

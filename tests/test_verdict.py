@@ -6,7 +6,7 @@ import random
 import re
 
 import pytest
-from blocks import PEER, asked, dispositions, findings, sidecar, tried
+from blocks import PEER, dispositions, findings, prepared, sidecar, tried
 from conftest import RELAY
 
 FILES = "reviewed.py", "more.py"
@@ -14,12 +14,20 @@ FILES = "reviewed.py", "more.py"
 
 def built(stage, ask=True):
     """A pair whose builder changed two files and asks for a review of them."""
+    return prepared(stage, _and_shown if ask else _built)
+
+
+def _built(stage):
     path = stage.open_pair()
     for name in FILES:
         (stage.project / name).write_text(f"# {name}\n")
     stage.send("claude", "fix")
-    if ask:
-        stage.ok("codex", "next")
+    return path
+
+
+def _and_shown(stage):
+    path = _built(stage)
+    stage.ok("codex", "next")
     return path
 
 
@@ -28,9 +36,13 @@ def approve(stage, *more, author="codex", text="# Fine\n"):
 
 
 def approved(stage):
-    path = built(stage)
+    return prepared(stage, _approved)
+
+
+def _approved(stage):
+    path = _and_shown(stage)
     stage.ok("codex", "run", "--", "true")
-    assert approve(stage).code == 0
+    stage.send("codex", "review", "# Fine\n", "go on", "--verdict", "approve")
     return path
 
 
