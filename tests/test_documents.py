@@ -121,10 +121,11 @@ def test_the_protocol_names_everything_that_stands_on_disk(relay, stage):
     pair = stage.open_pair()
     stage.send("claude", "plan")
     stage.ok("codex", "next")
+    stage.ok("codex", "run", "--", "true")
     stage.ok("codex", "continue")
     text = PROTOCOL.read_text()
     lines = [json.loads(line) for log in (*pair.glob(".seen/*"), *pair.glob(".sent/*")) for line in log.read_text().split("\n") if line]
-    documents = [json.loads(path.read_text()) for path in (*stage.shared.glob("_relay/bindings/*"), *pair.glob("*.json"))]
+    documents = [json.loads(path.read_text()) for path in (*stage.shared.glob("_relay/bindings/*"), *pair.glob("*.json"), *pair.glob(".evidence/*"), *stage.shared.glob("_relay/tree/*"))]
     keys = {key for document in (*lines, *documents) for key in document} | {*relay.FRONTMATTER_KEYS, *relay.Process.__slots__}
     keys |= {"upto", "missing", "pending", *relay.parse_closed(relay.closed_file("a", "b", "c", "d"))}
     assert {key for key in keys if f"`{key}`" not in text and f'"{key}"' not in text} == set()
@@ -138,7 +139,7 @@ def test_the_protocol_names_everything_that_stands_on_disk(relay, stage):
 
 def test_the_example_in_the_protocol_is_a_sound_artifact(relay, tmp_path):
     text = PROTOCOL.read_text()
-    blocks = re.findall(r"(?ms)^```[^\n]*\n(.*?)^```", text[text.index("## An example") :])
+    blocks = [found[1] for found in re.findall(r"(?ms)^(`{3,})[^\n]*\n(.*?)^\1\n", text[text.index("## An example") :])]
     artifact, sidecar, sums, logs = blocks[:4]
     for suffix, content in ((".md", artifact), (".json", sidecar), (".md.sha256", sums), (".ready", "")):
         (tmp_path / f"002-codex-review{suffix}").write_text(content)
@@ -159,11 +160,13 @@ def test_the_transcript_in_the_readme_is_what_the_program_prints(stage):
     told = [plain(block) for block in re.findall(r"(?s)```console\n(.*?)```", (ROOT / "README.md").read_text())]
     texts = {
         "claude": "# Plan\n\nLet refund() take the number of parts.\n\n## Next\nReview pay.py. Look at parts = 0.\n",
-        "codex": "# Review of 001\n\n`refund(5, 0)` divides by zero.\n\n## Next\nGuard it.\n",
+        "codex": "# Review\n\n```findings\nblocker pay.py:2 refund(5, 0) divides by zero\n```\n\n## Next\nGuard it.\n",
     }
+    (stage.project / "pay.py").write_text("def refund(amount, parts):\n    return amount / parts\n")
     played = ""
     for author, line in re.findall(r"(?m)^(\w+)\$ RELAY (.*)$", "\n".join(told)):
         if "--file" in line:
             (stage.shared / f"_relay/{author}.md").write_text(texts[author])
-        played += f"{author}$ RELAY {line}\n" + plain(stage.ok(author, *line.split()).out)
+        done = stage.run(author, *line.split())
+        played += f"{author}$ RELAY {line}\n" + plain(done.out or done.err)
     assert played == "".join(told)
