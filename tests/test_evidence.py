@@ -48,11 +48,11 @@ def approve(stage, *more, text="# Fine\n"):
 # ---- exit codes
 
 
-@pytest.mark.parametrize("code", [0, 1, 3, 124, 125, 255])
-def test_the_commands_exit_code_is_passed_on(stage, code):
+def test_the_commands_exit_code_is_passed_on(stage):
     asked(stage)
-    assert stage.run("codex", "run", "--", "sh", "-c", f"exit {code}").code == code
-    assert the_record(stage)["code"] == code and the_record(stage)["signal"] is None
+    codes = [0, 1, 3, 124, 125, 255]
+    assert [stage.run("codex", "run", "--", "sh", "-c", f"exit {code}").code for code in codes] == codes
+    assert [(row["code"], row["signal"]) for row in records(stage)] == [(code, None) for code in codes]
 
 
 def test_a_command_that_a_signal_ends_gives_the_code_a_shell_gives(stage):
@@ -155,7 +155,7 @@ def test_the_two_streams_are_kept_apart_and_nothing_of_relays_is_on_the_first(st
     assert err.startswith(b"e" * 300000 + b"relay: run 1 kept") and err.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGHUP", "SIGQUIT"))])
 def test_a_signal_to_relay_reaches_the_command_and_its_end_is_kept(stage, name):
     asked(stage)
     program = f"import signal, sys, time\nsignal.signal(signal.{name}, lambda *_: sys.exit(7))\nprint('ready', flush=True)\ntime.sleep(20)"
@@ -200,22 +200,23 @@ def test_an_interrupt_at_a_terminal_reaches_the_command_once(stage):
 def test_a_grandchild_that_keeps_the_pipe_open_does_not_keep_the_run_open(stage):
     asked(stage)
     began = time.monotonic()
-    child = started(stage, "sh", "-c", "sleep 4 & echo done; exit 3")
+    child = started(stage, "sh", "-c", "sleep 2 & echo done; exit 3")
     out = child.stdout.readline()
     assert child.wait(10) == 3 and out == b"done\n"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 1.7
     child.stdout.close(), child.stderr.close()
 
 
 def test_a_grandchild_that_goes_on_talking_does_not_keep_the_run_open(stage):
     asked(stage)
     began = time.monotonic()
-    child = started(stage, "sh", "-c", "(for n in $(seq 90); do echo x; sleep 0.05; done) & exit 3")
+    child = started(stage, "sh", "-c", "(for n in $(seq 50); do echo x; sleep 0.05; done) & exit 3")
     assert child.wait(20) == 3
-    assert time.monotonic() - began < 3.5
+    assert time.monotonic() - began < 2.3
     child.stdout.close(), child.stderr.close()
 
 
+@pytest.mark.slow
 def test_all_that_a_command_wrote_before_its_end_is_passed_on(stage):
     asked(stage)
     child = started(stage, sys.executable, "-c", "print('line\\n' * 200000, end='')")
@@ -248,6 +249,7 @@ def test_a_standard_output_that_does_not_block_loses_nothing(stage):
     assert told.count(b"\n") == 100000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_a_closed_standard_stream_changes_nothing_in_the_exit_code(stage, closed):
     asked(stage)
@@ -400,11 +402,11 @@ def test_a_name_that_only_holds_such_a_word_does_not(name):
     assert not RELAY._is_secret_name(name)
 
 
-@pytest.mark.parametrize("words", [("--password", "correcthorse9"), ("--token", "correcthorse9"), ("-u", "user:correcthorse9"), ("--api-key", "correcthorse9")], ids=lambda w: w[0])
-def test_a_secret_that_is_a_word_of_its_own_is_not_kept(stage, words):
+def test_a_secret_that_is_a_word_of_its_own_is_not_kept(stage):
     asked(stage)
+    words = ["--password", "correcthorse9", "--token", "correcthorse9", "-u", "user:correcthorse9", "--api-key", "correcthorse9", "--verbose", "plain"]
     stage.ok("codex", "run", "--", "true", *words)
-    assert "correcthorse9" not in json.dumps(the_record(stage))
+    assert the_record(stage)["argv"][1:] == [word.replace("correcthorse9", "[secret]") for word in words]
 
 
 def test_a_secret_is_not_kept_where_the_kept_end_cuts_it_in_two(stage):
@@ -415,7 +417,7 @@ def test_a_secret_is_not_kept_where_the_kept_end_cuts_it_in_two(stage):
     assert SECRETS["GitHub"][-15:] not in tail and tail.endswith("end\n")
 
 
-@pytest.mark.parametrize("text", ["sk-" * 8000, "eyJ-" * 6000, "password " * 3000, "-----BEGIN PRIVATE KEY-----" * 900, "SG." * 8000, "a://" * 6000, "A" * 24000], ids=lambda t: t[:8])
+@pytest.mark.parametrize("text", ["sk-" * 5000, "eyJ-" * 5000, "password " * 3000, "-----BEGIN PRIVATE KEY-----" * 900, "SG." * 8000, "a://" * 6000, "A" * 24000], ids=lambda t: t[:8])
 def test_looking_for_secrets_takes_no_longer_for_hostile_text(text):
     began = time.process_time()
     RELAY.without_secrets(text, ())
@@ -525,6 +527,7 @@ def test_a_run_that_goes_on_is_not_carried_before_it_ends(stage):
     assert [row["tail"] for row in sidecar(path, 3)["evidence"]] == ["end\n"]
 
 
+@pytest.mark.slow
 def test_runs_at_once_are_all_kept(stage):
     path = asked(stage)
     children = [started(stage, "echo", str(n)) for n in range(6)]

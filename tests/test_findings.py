@@ -113,10 +113,10 @@ TEXT_ONLY = {
 }
 
 
-@pytest.mark.parametrize("how", TEXT_ONLY)
-def test_what_is_quoted_nested_or_indented_is_text(reviewed, how):
-    record = reviewed(f"# Review\n\n{TEXT_ONLY[how]}")
-    assert record["findings"] == [] and record["open"] == []
+def test_what_is_quoted_nested_or_indented_is_text(reviewed):
+    for how, text in TEXT_ONLY.items():
+        record = reviewed(f"# Review\n\n{text}")
+        assert record["findings"] == [] and record["open"] == [], how
 
 
 def test_an_indented_block_is_text_and_that_is_said(stage):
@@ -195,12 +195,11 @@ FENCES = {
 }
 
 
-@pytest.mark.parametrize("how", FENCES)
-def test_a_block_with_a_wrong_fence_is_refused_with_its_line(stage, how):
+def test_a_block_with_a_wrong_fence_is_refused_with_its_line(stage):
     path = asked(stage)
-    text, line = FENCES[how]
-    told = tried(stage, "codex", "review", f"# Review\n\n{text}")
-    assert told.code == 2 and line in lines_of(told), told
+    for how, (text, line) in FENCES.items():
+        told = tried(stage, "codex", "review", f"# Review\n\n{text}")
+        assert told.code == 2 and line in lines_of(told), (how, told)
     assert len(list(path.glob("*.ready"))) == 1
 
 
@@ -292,13 +291,13 @@ def test_a_finding_cannot_be_answered_in_the_text_that_raises_it(stage):
     assert told.code == 2 and "there is no finding 2.1" in told.err
 
 
-@pytest.mark.parametrize("severity", ["blocker", "major"])
-def test_leaving_a_grave_finding_is_the_users_to_say(stage, severity):
+def test_leaving_a_grave_finding_is_the_users_to_say(stage):
     asked(stage)
-    stage.send("codex", "review", findings(f"{severity} - One", "minor - Two"))
+    stage.send("codex", "review", findings("blocker - One", "major - Two", "minor - Three"))
     stage.ok("claude", "next")
-    told = tried(stage, "claude", "fix", dispositions("2.1 wontfix too dear", "2.2 wontfix too dear"))
-    assert told.code == 2 and lines_of(told) == [4] and f"a {severity} is the user's to leave" in told.err
+    told = tried(stage, "claude", "fix", dispositions(*(f"2.{n} wontfix too dear" for n in (1, 2, 3))))
+    assert told.code == 2 and lines_of(told) == [4, 5]
+    assert "a blocker is the user's to leave" in told.err and "a major is the user's to leave" in told.err
     stage.ok("claude", "continue")
     stage.send("claude", "fix", dispositions("2.1 wontfix too dear"))
     assert states(stage)["2.1"] == "wontfix"

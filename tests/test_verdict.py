@@ -73,16 +73,15 @@ def test_a_review_with_all_conditions_met_approves_and_says_of_what(stage):
     assert "verdict: approve of 001" in stage.ok("claude", "log").out and "verdict: approve" in stage.ok("claude", "next").out
 
 
-@pytest.mark.parametrize("severity, blocks", [("blocker", True), ("major", True), ("minor", False), ("nit", False)])
-def test_only_a_grave_finding_keeps_a_review_from_approving(stage, severity, blocks):
+def test_only_a_grave_finding_keeps_a_review_from_approving(stage):
     built(stage)
-    done = approve(stage, "--not-run", "read only", text=findings(f"{severity} reviewed.py:1 Wrong"))
-    assert (done.code != 0) is blocks
-    if blocks:
-        assert unmet(done) == [f"2.1 {severity} reviewed.py:1 is unanswered: Wrong"]
+    for severity in ("blocker", "major", "minor", "nit"):
+        done = approve(stage, "--not-run", "read only", "--dry-run", text=findings(f"{severity} reviewed.py:1 Wrong"))
+        told = unmet(done) if done.code else []
+        assert told == ([f"2.1 {severity} reviewed.py:1 is unanswered: Wrong"] if severity in ("blocker", "major") else [])
 
 
-@pytest.mark.parametrize("answer", ["fixed so", "refuted no", "deferred the user takes it"])
+@pytest.mark.parametrize("answer", ["fixed so", *(pytest.param(answer, marks=pytest.mark.slow) for answer in ("refuted no", "deferred the user takes it"))])
 def test_an_answered_finding_is_not_in_the_way_and_a_reopened_one_is(stage, answer):
     built(stage)
     stage.send("codex", "review", findings("blocker - Wrong"))
@@ -124,10 +123,10 @@ def test_nothing_was_run_and_it_is_not_said_why(stage):
     assert "not run: documents only" in stage.ok("claude", "next").out and "not run: documents only" in stage.ok("claude", "log").out
 
 
-@pytest.mark.parametrize("reason", ["", " ", "a\nb", "x" * 401])
-def test_the_reason_for_running_nothing_is_one_line(stage, reason):
+def test_the_reason_for_running_nothing_is_one_line(stage):
     path = built(stage)
-    assert approve(stage, f"--not-run={reason}" if reason else "--not-run=").code == 2
+    for reason in ("", " ", "a\nb", "x" * 401):
+        assert approve(stage, f"--not-run={reason}").code == 2, reason
     assert not list(path.glob("002*"))
 
 
@@ -147,11 +146,11 @@ def test_all_that_is_unmet_is_listed_at_once_and_nothing_is_written(stage):
     assert {key: held[2] for key, held in stage.snapshot(path).items()} == before
 
 
-@pytest.mark.parametrize("kind", ["plan", "fix", "note", "question", "decision"])
-def test_a_verdict_goes_with_a_review_alone(stage, kind):
+def test_a_verdict_goes_with_a_review_alone(stage):
     built(stage)
-    done = tried(stage, "codex", kind, "# Text\n", "--verdict", "approve", "--not-run", "x")
-    assert done.code == 2 and "--verdict goes with --kind review" in done.err and "--not-run goes with --kind review" in done.err
+    for kind in ("plan", "fix", "note", "question", "decision"):
+        done = tried(stage, "codex", kind, "# Text\n", "--verdict", "approve", "--not-run", "x")
+        assert done.code == 2 and "--verdict goes with --kind review" in done.err and "--not-run goes with --kind review" in done.err, kind
 
 
 def test_a_draft_is_held_to_the_same_rules(stage):
@@ -198,16 +197,11 @@ def test_a_killed_approval_is_no_approval_when_its_draft_is_published_otherwise(
 # ---- an approving close
 
 
-@pytest.mark.parametrize("outcome", ["approve", "approved", "accept", "accepted", "ACCEPTED", "Approve", " approved "])
-def test_every_word_for_an_approval_is_held_to_the_rules(stage, outcome):
+def test_every_word_for_an_approval_is_held_to_the_rules_and_no_other(stage):
     built(stage)
-    assert unmet(close(stage, outcome=outcome)) == ["nothing in this pair was ever approved by codex"]
-
-
-@pytest.mark.parametrize("outcome", ["done", "rejected", "abandoned"])
-def test_another_outcome_is_not(stage, outcome):
-    built(stage)
-    assert close(stage, outcome=outcome).code == 0
+    for outcome in ("approve", "approved", "accept", "accepted", "ACCEPTED", "Approve", " approved "):
+        assert unmet(close(stage, outcome=outcome)) == ["nothing in this pair was ever approved by codex"], outcome
+    assert close(stage, outcome="rejected").code == 0
 
 
 def test_a_close_with_all_conditions_met_says_what_it_rests_on(stage):
@@ -231,10 +225,10 @@ def test_an_approval_of_ones_own_does_not_close(stage):
     assert unmet(close(stage, author="codex")) == ["the only verdict is your own; it is claude's to close on it, or for claude to review"]
 
 
-@pytest.mark.parametrize("text", ["# APPROVED\n\nverdict: approve\n", "---\nverdict: approve\n---\n", "```verdict\napprove\n```\n"])
-def test_a_review_without_a_verdict_is_none_whatever_it_says(stage, text):
+def test_a_review_without_a_verdict_is_none_whatever_it_says(stage):
     built(stage)
-    stage.send("codex", "review", text)
+    for text in ("# APPROVED\n\nverdict: approve\n", "---\nverdict: approve\n---\n", "```verdict\napprove\n```\n"):
+        stage.send("codex", "review", text)
     assert unmet(close(stage)) == ["nothing in this pair was ever approved by codex"]
 
 
@@ -580,7 +574,7 @@ class Search:
         self.story[-1] += (acts[what](),)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_no_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
     search = Search(stage, seed)
     for _ in range(30):
@@ -588,7 +582,7 @@ def test_no_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 14))
+@pytest.mark.parametrize("seed", range(1, 14))
 def test_no_long_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
     search = Search(stage, seed)
     for _ in range(150):

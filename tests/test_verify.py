@@ -143,7 +143,8 @@ def test_bytes_that_do_not_match_their_hash(stage):
 def test_a_part_that_was_changed(stage, suffix, why):
     path = a_story(stage)
     file = path / f"{LAST}.{suffix}"
-    file.write_bytes(b"0" + file.read_bytes()[1:] if suffix != "json" else file.read_bytes() + b" ")
+    held = file.read_bytes()
+    file.write_bytes(held + b" " if suffix == "json" else (b"1" if held[:1] == b"0" else b"0") + held[1:])
     named(stage, LAST, why)
 
 
@@ -405,11 +406,11 @@ def test_several_faults_are_all_named(stage):
     assert {name for name, _ in faults(stage)} >= {"001-claude-plan", "002-codex-review", LAST}
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"findings": 3}', b'{"findings": [3], "open": {}, "rounds": [[null]], "evidence": "x"}'])
-def test_a_sidecar_that_is_nonsense_is_named_and_breaks_nothing(stage, content):
+def test_a_sidecar_that_is_nonsense_is_named_and_breaks_nothing(stage):
     path = a_story(stage)
-    (path / f"{LAST}.json").write_bytes(content)
-    assert any(name == LAST for name, _ in faults(stage))
+    for content in (b"", b"[]", b"{", b"\xff", b'{"findings": 3}'):
+        (path / f"{LAST}.json").write_bytes(content)
+        assert any(name == LAST for name, _ in faults(stage)), content
     for words in (["findings"], ["log"], ["status"], ["next"], ["show", "4"], ["brief"]):
         assert stage.run("claude", *words).code in (0, 1, 13), words
 
@@ -424,7 +425,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", HOSTILE, ids=lambda change: json.dumps(change)[:40])
+@pytest.mark.parametrize("change", [*HOSTILE[:3], *(pytest.param(change, marks=pytest.mark.slow) for change in HOSTILE[3:])], ids=lambda change: json.dumps(change)[:40])
 def test_a_record_of_the_peers_that_is_well_hashed_nonsense_breaks_no_command(stage, change):
     path = a_story(stage)
     forge(path, LAST, lambda document: document | change)
