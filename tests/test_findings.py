@@ -232,6 +232,24 @@ def test_publish_names_the_line_of_the_draft_file_and_keeps_the_draft(stage, cwd
     assert [row["text"] for row in sidecar(path, 2)["findings"]] == ["One", "Two"]
 
 
+def test_there_is_a_limit_to_how_many_and_how_long_findings_are(stage):
+    path = asked(stage)
+    told = tried(stage, "codex", "review", findings(*(f"nit - {n}" for n in range(201))))
+    assert told.code == 2 and "more than 200 findings" in told.err
+    assert tried(stage, "codex", "review", findings("nit - " + "x" * 1001)).code == 2
+    assert tried(stage, "codex", "review", findings(f"nit {'x' * 100_000} Every later sidecar would carry this path")).code == 2
+    assert not list(path.glob("002*"))
+
+
+def test_many_findings_are_shown_in_bounds(stage):
+    asked(stage)
+    stage.send("codex", "review", findings(*(f"minor - {n}" for n in range(200))))
+    told = stage.ok("claude", "next").out.partition("---- ")[0]
+    assert "open: 200 minor" in told and "  2.20 minor - 19\n  and 180 more: relay findings\n" in told
+    assert len(stage.ok("claude", "brief").out.encode()) <= 2048
+    assert len(stage.ok("claude", "findings").out.splitlines()) == 200
+
+
 # ---- who may say what
 
 

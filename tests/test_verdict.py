@@ -376,6 +376,29 @@ def test_many_overridden_conditions_are_all_in_the_log(stage):
     assert [n for n in range(1, 31) if f"2.{n} blocker" not in told.partition("closed: ")[2]] == []
 
 
+def test_a_pair_that_was_closed_otherwise_does_not_become_an_approved_one(stage):
+    """Nothing is written, but a success would be taken for an approval."""
+    path = built(stage)
+    assert close(stage, "--no-archive", outcome="rejected").code == 0
+    assert close(stage, "--no-archive", "--pair-id", path.name).code == 2
+    assert RELAY.parse_closed((path / "CLOSED").read_bytes())["outcome"] == "rejected"
+    assert close(stage, "--pair-id", path.name, outcome="rejected").code == 0
+
+
+def test_a_killed_approving_close_is_ended_by_the_same_command_though_the_tree_moved_on(stage, monkeypatch):
+    path = approved(stage)
+
+    def killed(*_given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as within:
+        within.setattr(RELAY, "archive_pair", killed)
+        assert close(stage).code == 130
+    edit(stage)
+    assert close(stage, "--pair-id", path.name).code == 0
+    assert not path.exists() and next(stage.shared.rglob("CLOSED")).parent.parent.name == "_archive"
+
+
 def test_force_where_nothing_is_unmet_overrides_nothing(stage):
     approved(stage)
     assert close(stage, "--force").code == 0
