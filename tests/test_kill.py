@@ -9,7 +9,16 @@ import time
 
 import pytest
 from blocks import findings, sidecar
-from tracing import LINKS_REFUSED, Copy, Tracer, doctor_is_content, in_parallel, links_refused, needs_strace, reader_sees_only_whole_artifacts
+from tracing import (
+    LINKS_REFUSED,
+    Copy,
+    Tracer,
+    doctor_is_content,
+    in_parallel,
+    links_refused,
+    needs_strace,
+    reader_sees_only_whole_artifacts,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -285,7 +294,7 @@ def whole_record(copy):
     assert [row["argv"][-1] for row in held["evidence"]] == ["one", "two"]
     assert len(list(path.glob("*.ready"))) == 2 and not (path / ".evidence").exists(), copy.names()
     copy.ok("claude", "verify")
-    assert list(row["id"] for row in copy.ok("claude", "findings", "--all", "--json").json["findings"]) == ["2.1", "2.2"]
+    assert [row["id"] for row in copy.ok("claude", "findings", "--all", "--json").json["findings"]] == ["2.1", "2.2"]
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["links", "links-refused"])
