@@ -393,13 +393,13 @@ def test_secrets_of_the_environment_and_of_the_words_are_not_kept(stage):
 
 @pytest.mark.parametrize("name", ["DB_PASS", "MYSQL_PWD", "SSH_PASSPHRASE", "SIGNING_KEY", "NPM_AUTH"])
 def test_other_names_for_a_secret_count_too(name):
-    assert RELAY._is_secret_name(name)
+    assert RELAY.names_a_secret(name)
 
 
 @pytest.mark.parametrize("name", ["MAX_TOKENS", "TOKENIZERS_PARALLELISM", "PWD", "OLDPWD", "PATH", "KEYBOARD", "SECRETARY", "AUTHOR"])
 def test_a_name_that_only_holds_such_a_word_does_not(name):
     """Its value would be cut out of everything that is kept."""
-    assert not RELAY._is_secret_name(name)
+    assert not RELAY.names_a_secret(name)
 
 
 def test_a_secret_that_is_a_word_of_its_own_is_not_kept(stage):
