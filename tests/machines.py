@@ -75,11 +75,22 @@ class Sshd:
                 pass
 
 
-class Machines:
-    """Claude's machine `here`, which owns the transport, and codex's machine `there`."""
+class LocalShell:
+    """In place of ssh where the connection is not the point: rsync's far end as a child of its near end."""
 
-    def __init__(self, folder, sshd, there="there"):
-        self.sshd = sshd
+    def __init__(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "shell"
+        path.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+        path.chmod(0o700)
+        self.shell = str(path)
+
+
+class Machines:
+    """Claude's machine `here`, which owns the transport, and codex's machine `there`; without a server, no ssh between them."""
+
+    def __init__(self, folder, sshd=None, there="there"):
+        self.sshd = sshd or LocalShell(folder)
         self.here = Stage(folder / "here")
         self.there = Stage(folder / there)
         for stage in (self.here, self.there):
