@@ -147,6 +147,7 @@ def test_a_connection_that_breaks_off_while_waiting_ends_no_wait(tmp_path, stage
     waiting = machines.here.spawn("claude", "next", "--wait", "40", "--sync", **machines.env())
     stems = lambda: {path.name for path in machines.there.shared.rglob("*.ready")}
     until(lambda: stems() == {"001-claude-plan.ready"})
+    time.sleep(4)
     server.stop()
     machines.there.ok("codex", "next")
     machines.there.send("codex", "review")
@@ -179,7 +180,7 @@ def test_one_connection_serves_a_whole_sync_and_is_closed_behind_it(machines, ss
 
 
 def children_of(server):
-    told = subprocess.run(["ps", "-o", "args=", "--ppid", str(server.process.pid)], capture_output=True, text=True)
+    told = subprocess.run(["ps", "-ww", "-o", "args=", "--ppid", str(server.process.pid)], capture_output=True, text=True)
     return told.stdout.splitlines()
 
 

@@ -71,11 +71,11 @@ def test_a_wrong_path_is_named(machines):
 
 
 def test_a_folder_that_is_no_project_is_left_alone(machines, tmp_path):
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home/mail").write_text("dear\n")
-    machines.settings = {"RELAY_REMOTE_PATH": str(tmp_path / "home")}
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/mail").write_text("dear\n")
+    machines.settings = {"RELAY_REMOTE_PATH": str(tmp_path / "elsewhere")}
     refused(machines, "is no project")
-    assert os.listdir(tmp_path / "home") == ["mail"]
+    assert os.listdir(tmp_path / "elsewhere") == ["mail"]
 
 
 def test_a_missing_rsync_on_the_far_side_is_named(stage, tmp_path, server):
@@ -154,7 +154,7 @@ def test_what_is_killed_or_dropped_underway_is_said_and_finished_by_the_next_run
     running = machines.here.spawn("claude", "sync", "push", "--only", "ledger", **machines.env())
     deadline = time.monotonic() + 20
     while not (found := processes("--server", str(tmp_path), "--sender", absent=True)):
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline and running.poll() is None, running.communicate()
         time.sleep(0.05)
     if victim == "server":
         machines.sshd.stop()
@@ -179,7 +179,7 @@ def is_client(args, victim):
 
 
 def processes(*words, absent=False):
-    told = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
+    told = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
     rows = [(int(pid), int(ppid), args) for pid, ppid, args in (line.split(None, 2) for line in told.splitlines())]
     wanted, unwanted = (words[:-1], words[-1:]) if absent else (words, ())
     return [row for row in rows if all(word in row[2] for word in wanted) and not any(word in row[2] for word in unwanted)]
@@ -292,6 +292,7 @@ IGNORING = {"_dot_gitignore": "*.log\n!keep.log\nbuild/\nsecret.key \n", "keep_d
 def test_what_gitignore_names_stays_and_strict_reads_it_as_git_does(machines, way):
     source, target = (machines.here, machines.there) if way == "push" else (machines.there, machines.here)
     fill(source.project, **IGNORING)
+    (source.project / ".git/info").mkdir(exist_ok=True)
     (source.project / ".git/info/exclude").write_text("private\n")
     fill(source.project, private="no\n", tracked_dot_log="yes\n")
     source.git("add", "-f", "tracked.log")
@@ -345,24 +346,44 @@ def test_a_linked_worktree_does_not_write_over_the_far_main_tree(near):
 # ---------------------------------------------------------------- a far side that lies
 
 
-def hostile(folder, code):
-    """A far side whose rsync is a script: `argv` are its arguments, `serve(argv, cwd)` what a real one would do with others."""
-    folder.mkdir()
-    path = folder / "rsync"
-    path.write_text(f"""#!{shutil.which("python3")}
-import os, sys
+# A far rsync that sends other names than its files have: what leaves it is rewritten on the way, byte for byte of the
+# same length, which nothing in the protocol shows. `{when}` says in which of its runs.
+LYING = """#!{python}
+import os, subprocess, sys
 argv = sys.argv[1:]
-def serve(argv, cwd=None):
-    if cwd:
-        os.chdir(cwd)
-    os.execv({shutil.which("rsync")!r}, ["rsync", *argv])
-{code}
-serve(argv)
-""")
-    path.chmod(0o755)
-    (folder / "shell").write_text(f'#!/bin/sh\nshift\nPATH={folder}:$PATH exec sh -c "$*"\n')
-    (folder / "shell").chmod(0o755)
+told = open("{folder}/runs", "a")
+told.write(" ".join(argv) + chr(10))
+told.close()
+runs = open("{folder}/runs").read().count("--sender")
+if "--sender" not in argv or not os.path.exists("{folder}/flag") or not ({when}):
+    os.execv("{rsync}", ["rsync", *argv])
+serving = subprocess.Popen(["{rsync}", *argv], stdout=subprocess.PIPE)
+while chunk := os.read(serving.stdout.fileno(), 1 << 20):
+    if {old!r} in chunk:
+        open("{folder}/lied", "w").close()
+    os.write(1, chunk.replace({old!r}, {new!r}))
+sys.exit(serving.wait())
+"""
+
+
+def lying(folder, old, new, when):
+    """The remote shell that leads to such a far side; it lies once there is a file `flag`, and says so with a file `lied`."""
+    assert len(old) == len(new)
+    (folder / "bin").mkdir(parents=True)
+    path = folder / "bin/rsync"
+    path.write_text(LYING.format(python=shutil.which("python3"), rsync=shutil.which("rsync"), folder=folder, old=old, new=new, when=when))
+    (folder / "shell").write_text(f'#!/bin/sh\nshift\nPATH={folder}/bin:$PATH exec sh -c "$*"\n')
+    for made in (path, folder / "shell"):
+        made.chmod(0o755)
     return str(folder / "shell")
+
+
+def trusting(folder):
+    """A PATH on which this side's rsync takes whatever it is sent, as versions before 3.2.5 did."""
+    folder.mkdir()
+    (folder / "rsync").write_text(f'#!/bin/sh\nexec {shutil.which("rsync")} --trust-sender "$@"\n')
+    (folder / "rsync").chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
 
 
 def everything_outside(machines, tmp_path):
@@ -376,47 +397,57 @@ def everything_outside(machines, tmp_path):
     return found
 
 
-# What a lying sender may do to its options: they reach it over the connection (-s), so it reads them from there.
-# It then serves another folder, with links, whatever it was asked for.
-SENDS_ALL = """
-if "--sender" in argv and os.path.exists("{flag}"):
-    # Read the protected options, as rsync does, and go on with our own.
-    raw = b""
-    while not raw.endswith(b"\\0\\0"):
-        raw += os.read(0, 1)
-    asked = [a.decode() for a in raw.split(b"\\0") if a]
-    flags = next(a for a in argv if a.startswith("-") and not a.startswith("--"))
-    rest = [a for a in asked if a.startswith("-") and not a.startswith(("--files-from", "--filter", "--from0"))]
-    serve(["--server", "--sender", flags.replace("s", ""), "-logDtprR", *[a for a in rest if a.startswith("--")], ".", "."], "{evil}")
-"""
+LIES = {
+    "git": (b"QQQQ", b".git", "QQQQ/hooks/post-checkout"),
+    "ledger": (b"QQQQQQQ", b".shared", "QQQQQQQ/_relay/bindings/claude-x.json"),
+    "up": (b"QQ", b"..", "QQ/owned"),
+    "absolute": (b"QtmpQrelay-owned", b"/tmp/relay-owned", "QtmpQrelay-owned"),
+    "settings": (b"QQQQQQ.", b".envrc.", "QQQQQQ." + RELAY.short_host()),
+    "link": (b"QQQQ", b"link", "QQQQ/owned"),
+}
 
 
-@pytest.mark.parametrize("flags", [(), ("--only", "ledger"), ("--only", "code"), ("--strict-gitignore",)], ids="".join)
-def test_a_far_side_that_sends_what_nobody_asked_for_writes_nothing_outside(stage, tmp_path, flags):
-    """It answers each request with a tree of its own: git hooks, links that lead out, names that climb."""
+@pytest.mark.parametrize("when", ["True", "runs % 3 == 0"], ids=["always", "once-listed"])
+@pytest.mark.parametrize("believing", [False, True], ids=["careful", "believing"])
+@pytest.mark.parametrize("lie", LIES)
+def test_a_far_side_that_lies_about_its_names_writes_nothing_outside(stage, tmp_path, lie, believing, when):
+    """Neither in its list nor, where the list was honest, in what it then sends; also where rsync believes it all."""
+    machines = Machines(tmp_path / "two")
+    old, new, name = LIES[lie]
+    path = machines.there.project / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("owned\n")
+    fill(machines.there.project, honest="h\n")
+    os.symlink(machines.here.home, machines.here.project / "link")
+    machines.here.ok("claude", "bootstrap", "--topic", "demo")
+    machines.settings = {"RSYNC_RSH": lying(tmp_path / "far", old, new, when)}
+    machines.settings |= {"PATH": trusting(tmp_path / "near")} if believing else {}
+    before = everything_outside(machines, tmp_path)
+    (tmp_path / "far/flag").write_text("")
+    done = machines.sync("pull", "--only", "code")
+    assert done.code in (0, 1, 2) and (tmp_path / "far/lied").exists(), done
+    assert everything_outside(machines, tmp_path) == before
+    assert not os.path.exists("/tmp/relay-owned") and not list(machines.here.folder.rglob("owned"))
+    assert not [p for p in machines.here.shared.rglob("*") if "claude-x" in p.name or p.suffix == ".tmp"]
+
+
+@pytest.mark.parametrize("believing", [False, True], ids=["careful", "believing"])
+@pytest.mark.parametrize(("old", "new"), [(b"002-codex-note", b"../../../owned"), (b"002-codex-note", b"001-claude-not"), (b"shared", b"./../o")])
+def test_a_far_ledger_that_lies_about_its_names_changes_nothing_else(stage, tmp_path, old, new, believing):
     machines = Machines(tmp_path / "two")
     slug = machines.open_pair()
-    fill(machines.there.project, a="a\n")
-    evil = tmp_path / "far/evil"
-    (evil / ".git/hooks").mkdir(parents=True)
-    (evil / ".git/hooks/post-checkout").write_text("#!/bin/sh\ntouch /tmp/owned\n")
-    (evil / f".shared/{slug}").mkdir(parents=True)
-    os.symlink("/etc/passwd", evil / "a")
-    os.symlink(str(machines.here.home), evil / "out")
-    os.symlink(str(machines.here.home), evil / f".shared/{slug}/.seen")
-    os.symlink("/etc/passwd", evil / f".shared/{slug}/001-claude-plan.md")
-    (evil / f".shared/{slug}/session.json").write_text("{}")
-    flag = tmp_path / "far/flag"
-    machines.settings = {"RSYNC_RSH": hostile(tmp_path / "far/bin", SENDS_ALL.format(flag=flag, evil=evil))}
+    machines.here.send("claude", "note")
+    machines.there.send("codex", "note")
+    machines.settings = {"RSYNC_RSH": lying(tmp_path / "far", old, new, "runs % 2 == 0")}
+    machines.settings |= {"PATH": trusting(tmp_path / "near")} if believing else {}
     before = everything_outside(machines, tmp_path)
-    assert machines.sync("pull", *flags).code == 0
-    flag.write_text("")
-    done = machines.sync("pull", *flags)
-    assert done.code in (0, 1, 2), done
-    after = everything_outside(machines, tmp_path)
-    assert after == before
-    assert not [path for path in machines.here.project.rglob("*") if path.is_symlink()]
-    assert not list(machines.here.shared.rglob("*.tmp"))
+    kept = {path.name: path.read_bytes() for path in (machines.here.shared / slug).glob("001-*")}
+    (tmp_path / "far/flag").write_text("")
+    done = machines.sync("pull", "--only", "ledger")
+    assert done.code in (0, 1, 2) and (tmp_path / "far/lied").exists(), done
+    assert everything_outside(machines, tmp_path) == before and not list(tmp_path.rglob("owned*"))
+    assert {path.name: path.read_bytes() for path in (machines.here.shared / slug).glob("001-*")} == kept
+    assert not list((machines.here.shared / slug).glob("002-*.ready"))
 
 
 def test_names_in_a_hostile_list_lead_nowhere(near, tmp_path, monkeypatch):
