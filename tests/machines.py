@@ -12,7 +12,7 @@ import time
 from conftest import Stage
 
 SSHD = shutil.which("sshd") or next((p for p in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if os.path.exists(p)), None)
-MISSING = [name for name, path in (("sshd", SSHD), ("ssh", shutil.which("ssh")), ("rsync", shutil.which("rsync"))) if not path]
+MISSING = [name for name in ("sshd", "ssh", "rsync", "ps", "script") if not (SSHD if name == "sshd" else shutil.which(name))]
 
 
 def free_port():
@@ -35,7 +35,7 @@ class Sshd:
         self.port = free_port()
         (folder / "sshd_config").write_text("\n".join([
             f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {folder}/host", f"AuthorizedKeysFile {folder}/user.pub",
-            "StrictModes no", "UsePAM no", "PidFile none", "PermitRootLogin yes", "MaxStartups 100", *options, "",
+            "StrictModes no", "UsePAM no", "PidFile none", "PermitRootLogin yes", "MaxStartups 100", "Subsystem sftp internal-sftp", *options, "",
         ]))  # fmt: skip
         key = (folder / "host.pub").read_text()
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {key}" if known else "")

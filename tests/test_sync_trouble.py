@@ -596,3 +596,36 @@ def test_pull_delete_takes_only_what_a_pull_would_bring(near):
     assert done.code == 0, done
     assert tree(near.here.project).keys() == {"keep", "x.log", f".envrc.{RELAY.short_host()}"}
     assert {str(path) for path in near.here.shared.rglob("*")} >= ledger and (near.here.project / ".git").exists()
+
+
+# ---------------------------------------------------------------- mounts
+
+
+@pytest.fixture
+def mounted(machines, sshd, tmp_path):
+    """Codex's project, mounted here with sshfs."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    if not shutil.which("sshfs") or not os.path.exists("/dev/fuse"):
+        pytest.skip("needs sshfs and /dev/fuse")
+    done = subprocess.run(["sshfs", "-F", sshd.folder / "config", f"far:{machines.far}", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"sshfs cannot mount here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_project_files_are_not_synced_from_a_mount(machines, mounted):
+    for way in ("push", "pull"):
+        done = machines.here.run("claude", "sync", way, cwd=mounted, **machines.env())
+        assert done.code == 2 and "lies on a fuse.sshfs mount" in done.err and "hint:" in done.err, done
+
+
+def test_a_ledger_on_a_shared_mount_is_not_carried(machines, mounted):
+    machines.settings = {"RELAY_SHARED_ROOT": f"{mounted}/.shared"}
+    slug = machines.here.ok("claude", "bootstrap", "--topic", "demo", **machines.env()).out.split()[0]
+    assert machines.there.ok("codex", "next").action == "wait" and (machines.there.shared / slug).exists()
+    fill(machines.here.project, a="a\n")
+    done = machines.sync("push")
+    assert done.code == 0 and "the ledger lies on a shared mount" in done.err and (machines.there.project / "a").exists(), done
+    assert json.loads(machines.sync("pull", "--json").out)["ledger"] is None
