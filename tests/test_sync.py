@@ -184,6 +184,26 @@ def children_of(server):
     return told.stdout.splitlines()
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+def test_a_wait_that_is_ended_leaves_no_connection_and_nothing_outside(machines, sshd, tmp_path, how):
+    machines.open_pair()
+    machines.here.send("claude", "plan")
+    (tmp_path / "run").mkdir()
+    env = machines.env(XDG_RUNTIME_DIR=str(tmp_path / "run"))
+    waiting = machines.here.spawn("claude", "next", "--wait", "60", "--sync", **env)
+    until(lambda: list(machines.there.shared.rglob("001-*.ready")))
+    time.sleep(2.5)
+    assert os.listdir(tmp_path / "run")
+    waiting.send_signal(how)
+    waiting.communicate(timeout=30)
+    if how == signal.SIGKILL:  # Nothing can be done at that moment; the next run of ours removes it.
+        machines.here.process("claude", "next", "--sync", **env)
+    else:
+        assert waiting.returncode == 130
+        until(lambda: not any("notty" in line for line in children_of(sshd)))
+    assert not os.listdir(tmp_path / "run") and not list(machines.here.shared.rglob("*.tmp"))
+
+
 # ---------------------------------------------------------------- apart, in any order, broken off anywhere
 
 

@@ -187,6 +187,12 @@ def test_the_waits_that_are_printed_look_at_the_other_machine_where_this_one_own
     assert stage.ok("codex", "next").action == "reply"
 
 
+def test_the_other_machine_is_looked_at_before_a_pair_is_opened(stage):
+    done = stage.ok("claude", "next", **RSYNC)
+    assert done.action == "bootstrap" and done.next == "next --sync"
+    assert stage.ok("claude", "next").next == "bootstrap --topic review"
+
+
 def test_old_collisions_are_shown_in_one_order_and_named(stage, relay):
     pair = v1_ledgers.ledger(stage.shared, "doubled")
     assert relay.listing_of(str(pair)).stems == ("001-codex-plan", "002-claude-review", "002-codex-note")

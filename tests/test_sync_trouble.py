@@ -78,6 +78,37 @@ def test_a_folder_that_is_no_project_is_left_alone(machines, tmp_path):
     assert os.listdir(tmp_path / "elsewhere") == ["mail"]
 
 
+def test_a_far_ledger_that_is_a_link_is_left_alone(near, tmp_path):
+    slug = near.open_pair()
+    os.rename(near.there.shared, tmp_path / "ledger")
+    os.symlink(tmp_path / "ledger", near.there.shared)
+    near.here.send("claude", "plan")
+    refused(near, "is a link, or no folder")
+    os.unlink(near.there.shared)
+    os.rename(tmp_path / "ledger", near.there.shared)
+    os.rename(near.there.shared / slug, tmp_path / "pair")
+    os.symlink(tmp_path / "pair", near.there.shared / slug)
+    done = near.sync("push", "--only", "ledger")
+    assert done.code == 1 and f"refused   {slug}: is a link" in done.out, done
+    assert (near.there.shared / slug).is_symlink() and not list((tmp_path / "pair").glob("001-*"))
+
+
+def test_what_may_not_be_written_there_is_named(stage, tmp_path, server):
+    if not shutil.which("setpriv") or os.geteuid():
+        pytest.skip("needs root and setpriv, to be another user there")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    path = folder / "rsync"
+    path.write_text(f'#!/bin/sh\nexec setpriv --reuid 65534 --regid 65534 --clear-groups {shutil.which("rsync")} "$@"\n')
+    path.chmod(0o755)
+    machines = Machines(tmp_path / "two", server(f"SetEnv PATH={folder}:/usr/bin:/bin"))
+    for parent in (machines.there.project, *machines.there.project.parents):
+        if str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+    machines.here.ok("claude", "bootstrap", "--topic", "demo")
+    refused(machines, "may not be read or written", "mend its owner or mode")
+
+
 def test_a_missing_rsync_on_the_far_side_is_named(stage, tmp_path, server):
     (tmp_path / "bin").mkdir()
     os.symlink("/bin/sh", tmp_path / "bin/sh")
@@ -144,6 +175,18 @@ def slow_rsync(folder, seconds):
     path.write_text(f'#!/bin/sh\ncase "$*" in *--sender*) ;; *) sleep {seconds} ;; esac\nexec {shutil.which("rsync")} "$@"\n')
     path.chmod(0o755)
     return f"SetEnv PATH={folder}"
+
+
+def test_what_rsync_leaves_of_a_file_on_its_way_is_seen_by_nobody_and_cleared_by_doctor(near):
+    slug = near.open_pair()
+    near.here.send("claude", "plan")
+    near.ledger("push")
+    path = near.there.shared / slug / ".003-claude-note.md.aB3xYz"
+    path.write_text("half")
+    assert near.there.ok("codex", "next").action == "reply" and near.there.run("codex", "doctor").code == 0
+    os.utime(path, (1, 1))
+    done = near.there.run("codex", "doctor", "--fix")
+    assert str(path) in done.out and not path.exists()
 
 
 @pytest.mark.parametrize("victim", ["rsync", "ssh", "server"])
