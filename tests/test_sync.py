@@ -492,6 +492,14 @@ def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(near):
     assert near.here.ok("claude", "next").action == "ask_user"
 
 
+def test_nor_in_a_pair_that_comes_from_elsewhere(near):
+    slug = near.there.ok("codex", "bootstrap", "--topic", "theirs").out.split()[0]
+    near.there.send("codex", "decision", "# Ship it?\n")
+    line = {"user": "continue", "upto": 999, "accepted": [], "by": "claude:x", "terminal": True, "at": "x"}
+    (near.there.shared / slug / ".seen" / f"{RELAY.binding_key('claude', 'x')}.jsonl").write_text(json.dumps(line) + "\n")
+    assert near.here.ok("claude", "next", "--sync", **near.env()).action == "ask_user"
+
+
 def test_drafts_bindings_reservations_and_logs_of_sends_stay_at_home(near):
     slug = near.open_pair()
     near.here.send("claude", "plan")
