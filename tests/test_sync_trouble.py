@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -210,7 +211,8 @@ def test_what_is_killed_or_dropped_underway_is_said_and_finished_by_the_next_run
     assert running.returncode == 2 and "broke off" in err or "reached" in err, (running.returncode, err, found)
     if victim == "server":
         machines.sshd.start()
-    assert machines.sync("push", "--only", "ledger").code == 0
+    done = machines.sync("push", "--only", "ledger")
+    assert done.code == 0 and re.search(r"(?m)^  \d+ of \d+ files$", done.err)  # It says how far it is, as this rsync is slow.
     assert (machines.there.shared / slug / "001-claude-plan.ready").exists()
 
 
@@ -384,6 +386,16 @@ def test_a_linked_worktree_does_not_write_over_the_far_main_tree(near):
     done = near.here.run("claude", "sync", "push", cwd=near.here.folder / "linked", **near.env())
     assert done.code == 2 and "linked worktree" in done.err
     assert near.here.run("claude", "sync", "push", "--only", "ledger", cwd=near.here.folder / "linked", **near.env()).code == 0
+
+
+def test_a_large_file_on_a_slow_line_says_how_far_it_is(near, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/rsync").write_text(f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit=1500 "$@"\n')
+    (tmp_path / "bin/rsync").chmod(0o755)
+    (near.here.project / "big").write_bytes(os.urandom(6_000_000))
+    done = near.sync("push", "--only", "code", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    assert done.code == 0 and re.search(r"(?m)^  \d of 1 files, \d+ %$", done.err), done
+    assert tree(near.there.project) == tree(near.here.project)
 
 
 # ---------------------------------------------------------------- a far side that lies
