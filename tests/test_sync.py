@@ -382,6 +382,37 @@ def test_a_pair_closed_on_both_sides_keeps_both_reasons(near):
         assert "ours" in told and "theirs" in told
 
 
+def test_a_push_does_not_open_again_what_was_closed_there(near):
+    """Not even where the closing there is half done, and only its session.json says so."""
+    slug = near.open_pair()
+    near.there.ok("codex", "close", "--reason", "theirs", "--no-archive")
+    (pair_of(near.there, slug) / "CLOSED").unlink()
+    near.here.send("claude", "note")
+    exchange(near, "push")
+    assert json.loads((pair_of(near.there, slug) / "session.json").read_text())["state"] == "closed"
+    exchange(near, "pull")
+    assert near.here.ok("claude", "next").action == "over" and assert_same(near, slug) == ["001-claude-note"]
+
+
+def test_a_closing_that_comes_between_the_list_and_the_push_is_kept(near, monkeypatch):
+    slug = near.open_pair()
+    near.here.send("claude", "note")
+    near.here.ok("claude", "close", "--reason", "ours", "--no-archive")
+    real = RELAY.Rsync.store
+
+    def store(self, *given, **named):
+        monkeypatch.setattr(RELAY.Rsync, "store", real)
+        near.there.ok("codex", "close", "--reason", "theirs", "--no-archive")
+        real(self, *given, **named)
+
+    monkeypatch.setattr(RELAY.Rsync, "store", store)
+    exchange(near, "push")
+    assert "theirs" in (pair_of(near.there, slug) / "CLOSED").read_text()
+    exchange(near, "pull", "push")
+    assert_same(near, slug)
+    assert {"ours", "theirs"} <= set(re.findall(r"ours|theirs", (pair_of(near.there, slug) / "CLOSED").read_text()))
+
+
 def test_a_last_artifact_ends_the_pair_although_the_other_side_went_on(near):
     slug = near.open_pair()
     near.here.send("claude", "note", "# End\n", "stop", "--status", "cancelled")
