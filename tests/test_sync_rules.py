@@ -53,10 +53,11 @@ def test_two_sides_apart_never_take_one_number(relay):
 
 
 SESSION = {"schema_version": 3, "state": "active", "participants": ["claude", "codex"], "created_at": "x", "session_id": "p"}
+KEYS = ("reason", "outcome", "closed_by", "closed_at")
 CLOSINGS = [
-    ("shipped", "approved", "claude", "2026-11-25T10:00:00+01:00"),
-    ('given "up"\nat last', "", "codex", "2026-11-25T09:30:00+00:00"),
-    ("done", "x", "codex", "2026-11-25T08:59:59+00:00"),
+    tuple(zip(KEYS, ("shipped", "approved", "claude", "2026-11-25T10:00:00+01:00"))),
+    (*zip(KEYS, ('given "up"\nat last', "", "codex", "2026-11-25T09:30:00+00:00")), ("forced", "an override that is kept")),
+    tuple(zip(KEYS, ("done", "x", "codex", "2026-11-25T08:59:59+00:00"))),
 ]
 
 
