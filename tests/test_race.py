@@ -206,7 +206,7 @@ def test_two_runs_of_one_intent_agree_on_one_number(stage, monkeypatch):
     """The second reserves while the first lists the numbers in use."""
     pair, real, other = a_pair(stage), RELAY.next_seq, []
 
-    def overtaken(path):
+    def overtaken(path, *_listed):
         monkeypatch.setattr(RELAY, "next_seq", real)
         other.append(RELAY.reserve(pair, "a" * 24, a_world("7-7-7-7"), True))
         return real(path)
