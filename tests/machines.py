@@ -93,8 +93,9 @@ class Machines:
         self.sshd = sshd or LocalShell(folder)
         self.here = Stage(folder / "here")
         self.there = Stage(folder / there)
-        for stage in (self.here, self.there):
-            stage.git("commit", "-q", "--allow-empty", "-m", "same start")
+        self.here.git("commit", "-q", "--allow-empty", "-m", "same start")
+        shutil.rmtree(self.there.project)
+        self.there.git("clone", "-q", "--template=", self.here.project, self.there.project, cwd=self.there.folder)
         self.far = str(self.there.project)
         self.settings = {}
 
