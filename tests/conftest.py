@@ -206,6 +206,34 @@ class Stage:
         return sorted(found)
 
 
+_SCANNED: dict = {}  # What git said of a working tree, by all that it could have looked at.
+_REALLY_SCANNED = RELAY._scanned
+
+
+def state_of(top):
+    """All bytes of a small working tree, and what git knows of it."""
+    found = []
+    for folder, folders, files in os.walk(top):
+        folders[:] = sorted(set(folders) - {".git", ".shared"})
+        for name in sorted([*files, *folders]):
+            path = os.path.join(folder, name)
+            held = os.readlink(path) if os.path.islink(path) else pathlib.Path(path).read_bytes() if os.path.isfile(path) else None
+            found.append((os.path.relpath(path, top), os.lstat(path).st_mode, held))
+    git = pathlib.Path(top) / ".git"
+    known = [git / "HEAD", git / "index", git / "config", git / "packed-refs", *sorted(git.glob("refs/heads/*"))]
+    return tuple(found), tuple(path.read_bytes() for path in known if path.is_file())
+
+
+def scanned_once(top, base, depth):
+    """Asks git once for each state of a tree; most tests have the same. Those with ASKS_GIT ask each time."""
+    if not os.path.isdir(os.path.join(top, ".git")):
+        return _REALLY_SCANNED(top, base, depth)
+    key = base, state_of(top)
+    if key not in _SCANNED:
+        _SCANNED[key] = _REALLY_SCANNED(top, base, depth)
+    return _SCANNED[key]
+
+
 @pytest.fixture
 def relay():
     return RELAY
@@ -218,7 +246,9 @@ def template(tmp_path_factory):
 
 
 @pytest.fixture
-def stage(tmp_path, monkeypatch):
+def stage(tmp_path, monkeypatch, request):
+    if not getattr(request.module, "ASKS_GIT", False):
+        monkeypatch.setattr(RELAY, "_scanned", scanned_once)
     monkeypatch.setenv("HOME", "/nonexistent/the-real-home-is-off-limits")
     monkeypatch.setenv("TZ", "UTC")
     # Waiting for the disk is half of the time a test takes; real processes, and the tests that kill them, do wait.

@@ -464,7 +464,7 @@ REFUSED = [
     ("bootstrap", "--topic", "ok", "--peer", "claude", "--force"), ("bootstrap", "--topic", "ok", "--title", "a\nb", "--force"),
     ("draft", "set", "none.md"), ("publish", "none.md"), ("publish", "/etc/passwd"), ("claim", "--kind", "correction"),
     ("claim", "--kind", "plan", "--corrects", "1"), ("claim", "--kind", "plan", "--in-reply-to", "7"), ("close", "--reason", ""),
-    ("issue", "show", "zzz"), ("help", "nonsense"), ("doctor", "--older-than", "-1h"), ("init", "--sync", "rsync"),
+    ("issue", "show", "zzz"), ("help", "nonsense"), ("doctor", "--older-than", "-1h"), ("init", "--sync", "rsync", "--remote-ssh", "-oProxyCommand=x"),
 ]  # fmt: skip
 
 

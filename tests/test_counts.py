@@ -9,6 +9,9 @@ import pytest
 from conftest import RELAY
 
 
+ASKS_GIT = True
+
+
 def counted(monkeypatch, owner, name):
     """The calls of one function from here on."""
     real, calls = getattr(owner, name), []

@@ -12,8 +12,8 @@ SKILL = ROOT / "skills/agent-relay/SKILL.md"
 PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
 DOCUMENTS = sorted([ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
                    + [SKILL, *SKILL.parent.glob("references/*.md"), *ROOT.glob("docs/*.md")])  # fmt: skip
-# Commands of 1.x that the changelog and the README name as missing in this version.
-NOT_HERE = {"relay sync", "init --sync rsync"}
+# What documents call by its first word alone.
+GROUPS = {"relay sync", "relay hooks"}
 FILLED = {"KIND": "note", "N": "1", "SEQ": "1", "SECONDS": "5", "STATUS": "ready", "AREA": "cli", "SEVERITY": "minor", "HOW": "none", "WORD": "approved"}
 
 
@@ -30,7 +30,7 @@ def commands_in(text):
     """The words of every relay command in a document's code, without relay itself."""
     for piece in code_in(text):
         found = re.match(r"(?:\S*/)?relay ((?:[a-z]|-)\S*.*)$", piece.split("    #")[0].rstrip())
-        if found and piece not in NOT_HERE and not found[1].startswith("2."):
+        if found and piece not in GROUPS and not found[1].startswith("2."):
             yield shlex.split(found[1])
 
 
@@ -127,10 +127,10 @@ def test_the_protocol_names_everything_that_stands_on_disk(relay, stage):
     lines = [json.loads(line) for log in (*pair.glob(".seen/*"), *pair.glob(".sent/*")) for line in log.read_text().split("\n") if line]
     documents = [json.loads(path.read_text()) for path in (*stage.shared.glob("_relay/bindings/*"), *pair.glob("*.json"), *pair.glob(".evidence/*"), *stage.shared.glob("_relay/tree/*"))]
     keys = {key for document in (*lines, *documents) for key in document} | {*relay.FRONTMATTER_KEYS, *relay.Process.__slots__}
-    keys |= {"upto", "missing", "pending", *relay.parse_closed(relay.closed_file("a", "b", "c", "d"))}
+    keys |= {"numbering", "numbering_after", "upto", "missing", "pending", *relay.parse_closed(relay.closed_file("a", "b", "c", "d"))}
     assert {key for key in keys if f"`{key}`" not in text and f'"{key}"' not in text} == set()
     made = {re.sub(r"\d{3}-[a-z]+-[a-z]+", "NNN-author-kind", path.name) for path in pair.iterdir()}
-    for name in (relay.SENTINEL, relay.BINDINGS, f"{relay.ARCHIVE}/", "CLOSED", *made):
+    for name in (relay.SENTINEL, relay.BINDINGS, relay.CONFLICTS, f"{relay.ARCHIVE}/", "CLOSED", *made):
         assert name in text, name
     for word in (*relay.KINDS, *relay.STATUSES, relay.DRAFT):
         assert re.search(rf"\b{word}\b", text), word

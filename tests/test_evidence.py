@@ -636,3 +636,11 @@ def test_without_git_a_run_is_kept_and_counts(stage):
     stage.ok("codex", "run", "--", "true")
     assert (the_record(stage)["before"], the_record(stage)["after"]) == (None, None)
     assert approve(stage).code == 0
+
+
+def test_without_git_a_killed_run_proves_nothing_either(stage):
+    stage.__class__ = WithoutGit
+    shutil.rmtree(stage.project / ".git")
+    asked(stage)
+    killed_run(stage)
+    assert "run 1 did not come to its end" in approve(stage).err

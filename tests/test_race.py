@@ -206,7 +206,7 @@ def test_two_runs_of_one_intent_agree_on_one_number(stage, monkeypatch):
     """The second reserves while the first lists the numbers in use."""
     pair, real, other = a_pair(stage), RELAY.next_seq, []
 
-    def overtaken(path):
+    def overtaken(path, *_listed):
         monkeypatch.setattr(RELAY, "next_seq", real)
         other.append(RELAY.reserve(pair, "a" * 24, a_world("7-7-7-7"), True))
         return real(path)
@@ -300,3 +300,24 @@ def test_two_first_turns_of_the_same_author_do_not_share_a_slot(stage):
     race(stage, plays, 0.2)
     bindings = [path.name for path in (stage.shared / "_relay/bindings").glob("codex-*.json")]
     assert len(bindings) == 1, bindings
+
+
+@pytest.mark.parametrize("refuse_links", [False, True], ids=["links", "links-refused"])
+@pytest.mark.slow
+def test_runs_and_sends_of_two_authors_at_once_lose_no_evidence_and_carry_none_twice(stage, refuse_links):
+    path = stage.open_pair()
+    runs = [(author, [["run", "--", "true", f"{author}-{n}.{m}"] for m in range(8)]) for author in ("claude", "codex") for n in range(2)]
+    sends = [(author, turns_of(stage, n, 8, "send")) for n, author in enumerate(("claude", "codex"))]
+    all_well(race(stage, [*runs, *sends], 0.1, refuse_links))
+    for author in ("claude", "codex"):
+        stage.send(author, "note")
+    carried = {}
+    for file in sorted(path.glob("[0-9][0-9][0-9]-*.json")):
+        document = json.loads(file.read_text())
+        for row in document["evidence"]:
+            assert row["author"] == document["author"] and row["code"] == 0
+            carried.setdefault(row["id"], []).append(row["argv"][-1])
+    assert all(len(words) == 1 for words in carried.values()), "a run was carried twice"
+    assert sorted(words[0] for words in carried.values()) == sorted(turn[-1] for _, turns in runs for turn in turns)
+    assert not (path / ".evidence").exists() and stage.litter() == []
+    stage.ok("claude", "verify")

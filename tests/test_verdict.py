@@ -6,7 +6,7 @@ import random
 import re
 
 import pytest
-from blocks import PEER, dispositions, findings, prepared, sidecar, tried
+from blocks import PEER, dispositions, findings, forge, prepared, sidecar, tried
 from conftest import RELAY
 
 FILES = "reviewed.py", "more.py"
@@ -279,6 +279,12 @@ def test_what_was_approved_was_replaced(stage):
         found.unlink()
     done = close(stage)
     assert "what 002 approved is gone or was changed" in unmet(done) and any("001-claude-fix is damaged" in why for why in unmet(done))
+
+
+def test_what_was_approved_was_rewritten_with_all_of_its_hashes(stage):
+    path = approved(stage)
+    forge(path, "001-claude-fix", text=lambda text: text.replace("# Text", "# Other text"))
+    assert "what 002 approved is gone or was changed" in unmet(close(stage))
 
 
 @pytest.mark.parametrize("part", ["001-claude-fix.md", "002-codex-review.md", "002-codex-review.json", "001-claude-fix.md.sha256"])
