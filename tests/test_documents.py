@@ -86,7 +86,7 @@ def test_the_wait_commands_of_the_skill_are_those_the_program_prints(relay):
     told = SKILL.read_text()
     for author in relay.HOSTS:
         who = relay.Identity(author, "test", "session", "test")
-        assert f"`relay {relay.wait_command(who)}`" in told
+        assert f"`relay {relay.wait_command(who, {})}`" in told
 
 
 def test_the_exit_codes_in_the_readme_are_the_programs(relay):
