@@ -225,7 +225,7 @@ def test_of_many_wakers_one_wins(stage, pair):
 
 GUARDED = (
     "{pair}/001-claude-plan.md", "{pair}/001-claude-plan.json", "{pair}/001-claude-plan.md.sha256", "{pair}/001-claude-plan.ready",
-    "{pair}/002-codex-note.md", "{pair}/session.json", "{pair}/CLOSED", "{pair}/.seq/002", "{pair}/.seen/claude-x.jsonl", "{pair}/.sent/codex.jsonl",
+    "{pair}/002-codex-note.md", "{pair}/session.json", "{pair}/CLOSED", "{pair}/.seq/002", "{pair}/.seen/claude-x.jsonl", "{pair}/.sent/codex.jsonl", "{pair}/.evidence/codex-001.json",
     "_relay/bindings/claude-x.json", "_relay/hook-state/nudge-codex", "_relay/.sentinel", "_archive/{pair}/001-claude-plan.md",
 )  # fmt: skip
 FREE = ("{pair}/.draft/002-codex-note.md", "_relay/codex.md", "{pair}/notes.md", "../code.py", "../.shared-not/x/001-claude-plan.md", "x")
