@@ -217,15 +217,34 @@ class Terminal:
         texts = (text,) if isinstance(text, str) else text
 
         def shown():
-            screen = self.screen
-            if "Make auto mode your default permission mode?" in screen:  # Asked of new users who look on for a while.
-                self.keys("Down", "Enter")
+            screen = self._past_dialog()
             return next((t for t in texts if t in screen), None)
 
         try:
             return until(shown, seconds, f"{texts} on the screen of {self.host}")
         except AssertionError as problem:
             raise AssertionError(f"{problem}\n{self.screen}") from None
+
+    def _past_dialog(self):
+        """The screen, once a question to new users who look on for a while is answered."""
+        if "Make auto mode your default permission mode?" in self.screen:
+            self.keys("Down", "Enter")
+        return self.screen
+
+    def _urge(self, text):
+        """A slow start can swallow an Enter, or all that was typed."""
+        if text in self._past_dialog():
+            self._call("send-keys", "-t", "s", "Enter")
+        else:
+            self.type(text)
+
+    def trust_hooks(self):
+        """Answers Codex's question at its start, as a user does who trusts them all."""
+        self.see("› 1. Review hooks")
+        self.keys("Down")
+        self.see("› 2. Trust all and continue")
+        self.keys("Enter")
+        self.see("Ask Codex")
 
     def keys(self, *names):
         for name in names:
@@ -238,7 +257,7 @@ class Terminal:
         self._call("send-keys", "-t", "s", "Enter")
 
     def ask(self, text, seconds=60):
-        """Types a prompt and waits for the end of the turn it starts; a slow start can swallow the first Enter."""
+        """Types a prompt and waits for the end of the turn it starts."""
         model = self.scene.model
         ended, asked = model.ended_turns(self.host), len(model.of(self.host))
         self.type(text)
@@ -246,7 +265,7 @@ class Terminal:
         again = time.monotonic() + 4
         while model.ended_turns(self.host) == ended:
             if len(model.of(self.host)) == asked and time.monotonic() > again:
-                self._call("send-keys", "-t", "s", "Enter")
+                self._urge(text)
                 again = time.monotonic() + 4
             assert time.monotonic() < end, f"no answer from {self.host} within {seconds} s\n{self.screen}"
             time.sleep(0.05)

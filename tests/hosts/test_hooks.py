@@ -86,10 +86,7 @@ def test_untrusted_codex_hooks_do_not_run_and_are_reported(scene):
     assert checks["hooks.codex"]["status"] == "warn" and "does not trust" in checks["hooks.codex"]["detail"]
 
     codex = scene.terminal("codex", part=lambda turns: {"say": "done"})
-    codex.see("Hooks need review")
-    time.sleep(0.5)
-    codex.keys("Down", "Enter")
-    codex.see("Ask Codex")
+    codex.trust_hooks()
     codex.ask("go")
     assert json.loads(scene.relay("hooks", "doctor", "--target", "codex", "--json"))["findings"] == []
     assert json.loads(scene.relay("preflight", "--json", code=1, CODEX_THREAD_ID="x"))["checks"][-1]["status"] == "pass"

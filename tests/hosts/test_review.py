@@ -41,10 +41,7 @@ def in_terminals(scene):
     claude.see("❯")
     claude.ask("use agent-relay and ask codex to review this")
     codex = scene.terminal("codex")
-    codex.see("Hooks need review")
-    time.sleep(0.5)
-    codex.keys("Down", "Enter")
-    codex.see("Ask Codex")
+    codex.trust_hooks()
     codex.ask("use agent-relay and review what claude sends")
     return claude, codex
 
