@@ -12,8 +12,8 @@ SKILL = ROOT / "skills/agent-relay/SKILL.md"
 PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
 DOCUMENTS = sorted([ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
                    + [SKILL, *SKILL.parent.glob("references/*.md"), *ROOT.glob("docs/*.md")])  # fmt: skip
-# Commands of 1.x that the changelog and the README name as missing in this version.
-NOT_HERE = {"relay sync", "relay hooks", "relay statusline"}
+# What documents call by its first word alone.
+GROUPS = {"relay sync", "relay hooks"}
 FILLED = {"KIND": "note", "N": "1", "SEQ": "1", "SECONDS": "5", "STATUS": "ready", "AREA": "cli", "SEVERITY": "minor", "HOW": "none", "WORD": "approved"}
 
 
@@ -30,7 +30,7 @@ def commands_in(text):
     """The words of every relay command in a document's code, without relay itself."""
     for piece in code_in(text):
         found = re.match(r"(?:\S*/)?relay ((?:[a-z]|-)\S*.*)$", piece.split("    #")[0].rstrip())
-        if found and piece not in NOT_HERE and not found[1].startswith("2."):
+        if found and piece not in GROUPS and not found[1].startswith("2."):
             yield shlex.split(found[1])
 
 
@@ -86,7 +86,7 @@ def test_the_wait_commands_of_the_skill_are_those_the_program_prints(relay):
     told = SKILL.read_text()
     for author in relay.HOSTS:
         who = relay.Identity(author, "test", "session", "test")
-        assert f"`relay {relay.wait_command(who)}`" in told
+        assert f"`relay {relay.wait_command(who, {})}`" in told
 
 
 def test_the_exit_codes_in_the_readme_are_the_programs(relay):

@@ -93,6 +93,9 @@ LOOKING = (
     "status", "status --json", "status --last 2", "status --require-binding", "show", "show 1", "show 1 --raw --json", "log", "log --json",
     "brief", "brief --json", "pairs list", "pairs list --archived --json", "pair show", "whoami", "whoami --json", "version", "version --json",
     "doctor", "doctor --json", "issue list", "issue list --json", "help", "help send", "hook claude Stop", "--version", "--help", "pair ensure",
+    "findings", "findings --all --json", "verify", "verify --all --json",
+    "hooks status", "hooks doctor", "hooks rules", "hooks install --dry-run --target both", "hooks uninstall --dry-run --target both",
+    "statusline", "statusline --json", "statusline install --dry-run", "statusline uninstall --dry-run", "statusline doctor",
 )  # fmt: skip
 
 
@@ -126,7 +129,7 @@ def test_no_command_writes_outside_the_ledger_and_the_folder_of_issues(stage, re
         return ended.out.split("\n")[0]
 
     for line in ("init", "preflight", *LOOKING[:4], "wait --timeout 0", "next", "next --wait 0.1", "send --kind plan --file FILE", "send --kind plan --file FILE",
-                 "heartbeat start", "heartbeat tick", "heartbeat stop", "continue"):  # fmt: skip
+                 "heartbeat start", "heartbeat tick", "heartbeat stop", "continue", "run -- true"):  # fmt: skip
         step(line)
     step("wait --timeout 0", "codex")
     step("next", "codex")

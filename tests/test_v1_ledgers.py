@@ -561,7 +561,7 @@ def test_preflight_has_the_checks_of_1_x(stage):
     v1.bind(stage.shared, "claude", "session-of-claude", "active")
     done = stage.ok("claude", "preflight", "--json")
     assert set(done.json) >= {"exit_code", "env", "checks"} and done.json["exit_code"] == 0
-    assert [check["name"] for check in done.json["checks"]] == CHECKS
+    assert [check["name"] for check in done.json["checks"]][: len(CHECKS)] == CHECKS
     assert all({"name", "status", "detail"} <= set(check) and check["status"] == "pass" for check in done.json["checks"])
     assert all("elapsed_ms" in check for check in done.json["checks"] if check["name"].startswith("fs."))
     assert stage.run("codex", "preflight", "--json").json["exit_code"] == 1

@@ -1,0 +1,1 @@
+"""The real Claude Code and Codex, driven by a scripted model."""

@@ -1,0 +1,95 @@
+"""Hooks end by themselves, and a relay that is missing, broken or slow changes nothing for its host."""
+
+import json
+import time
+
+import pytest
+from hosts.parts import calls_of
+
+pytestmark = pytest.mark.hosts
+
+
+def opened(scene, host):
+    """The part of an agent that opens or joins a pair, ends its turn, and does nothing that it is asked then."""
+    first = "bootstrap --topic t" if host == "claude" else "next"
+    return lambda turns: f"{scene.relays[host]} {first}" if not calls_of(turns) else {"say": "I stop."}
+
+
+@pytest.mark.parametrize("host", ["claude", "codex"])
+def test_an_agent_that_ignores_what_waits_is_asked_once_and_may_then_stop(scene, host):
+    """Scene 5: relay's own counter ends the loop; Codex has none of its own, Claude Code lets eight go by."""
+    scene.relay("init")
+    scene.relay("hooks", "install", "--target", host)
+    other = {"claude": "codex", "codex": "claude"}[host]
+    session = {"claude": "11111111-1111-4111-8111-111111111111", "codex": "01a00000-0000-7000-8000-000000000001"}
+    if host == "codex":
+        scene.as_agent("claude", "bootstrap", "--topic", "t", session=session["claude"])
+    part = opened(scene, host)
+
+    def sends_meanwhile(turns):
+        if calls_of(turns) and not list(scene.shared.glob("2*/*.ready")):
+            if host == "claude":
+                scene.as_agent(other, "next", session=session[other])
+            scene.as_agent(other, "send", "--kind", "plan", "--file", scene.file("# Text\n\n## Next\nLook.\n"), session=session[other])
+        return part(turns)
+
+    begun = time.monotonic()
+    done = scene.claude("go", part=sends_meanwhile, seconds=60) if host == "claude" else scene.codex("go", part=sends_meanwhile, seconds=60)
+    assert done.code == 0 and time.monotonic() - begun < 30
+    said = [request for request in scene.model.of(host) if isinstance(request.step, dict) and "say" in request.step]
+    assert len(said) == 2, "stopped, asked once, stopped"
+    assert "001 plan by " in said[-1].text and "waits for you. Run: " in said[-1].text
+    trail = (scene.shared / "_relay/hook-trail.log").read_text()
+    assert trail.count("goes on for 001") == 1 and trail.count("may end") == 1
+
+
+OLD = "#!/bin/sh\necho 'usage: relay [-h] {init,claim} ...' >&2\necho \"relay: error: argument command: invalid choice: 'hook'\" >&2\nexit 2\n"
+
+
+@pytest.mark.parametrize("what", ["missing", "old", "torn", "slow"])
+def test_a_relay_that_is_not_well_changes_nothing_for_its_host(scene, what):
+    """Scene 5: prompts, edits and the end of turns go through in both hosts, as if there were no hooks."""
+    scene.relay("init")
+    scene.relay("hooks", "install")
+    relay = scene.home / ".agents/skills/agent-relay/bin/relay"
+    text = relay.read_text()
+    relay.unlink()
+    if what != "missing":
+        broken = {"old": OLD, "torn": text[:9000], "slow": "#!/bin/sh\nsleep 60\n"}[what]
+        relay.write_text(broken)
+        relay.chmod(0o755)
+    for host in ("claude", "codex"):
+        part = [
+            {"tool": "Write", "input": {"file_path": str(scene.project / "made.txt"), "content": "x"}} if host == "claude"
+            else {"patch": "*** Begin Patch\n*** Add File: made.txt\n+x\n*** End Patch"},
+            {"say": "all is well"},
+        ]  # fmt: skip
+        run = scene.claude if host == "claude" else scene.codex
+        done = run("go", part=part, seconds=80)
+        assert done.code == 0 and "all is well" in done.out, done
+        assert (scene.project / "made.txt").exists()
+        (scene.project / "made.txt").unlink()
+        assert "usage: relay" not in scene.model.of(host)[-1].text, "not even its words come through"
+        assert len([r for r in scene.model.of(host) if isinstance(r.step, dict) and "say" in r.step]) == 1, "no turn goes on"
+
+
+def test_untrusted_codex_hooks_do_not_run_and_are_reported(scene):
+    """Scene 5: `codex exec` skips them in silence; preflight and hooks doctor say so, and that they are trusted later."""
+    scene.relay("init")
+    scene.relay("hooks", "install", "--target", "codex")
+    scene.model.parts["codex"] = [{"say": "done"}]
+    scene._run("codex", ("exec", "--skip-git-repo-check", "go"), None, 60, {})
+    assert not (scene.shared / "_relay/hook-trail.log").exists(), "none has run"
+    found = json.loads(scene.relay("hooks", "doctor", "--target", "codex", "--json", code=1))["findings"]
+    assert any("before you trusted them" in row["why"] and "/hooks" in row["remedy"] for row in found)
+    checks = {row["name"]: row for row in json.loads(scene.relay("preflight", "--json", code=1, CODEX_THREAD_ID="x"))["checks"]}
+    assert checks["hooks.codex"]["status"] == "warn" and "does not trust" in checks["hooks.codex"]["detail"]
+
+    codex = scene.terminal("codex", part=lambda turns: {"say": "done"})
+    codex.see("Hooks need review")
+    time.sleep(0.5)
+    codex.keys("Down", "Enter")
+    codex.see("Ask Codex")
+    codex.ask("go")
+    assert json.loads(scene.relay("hooks", "doctor", "--target", "codex", "--json"))["findings"] == []
+    assert json.loads(scene.relay("preflight", "--json", code=1, CODEX_THREAD_ID="x"))["checks"][-1]["status"] == "pass"
