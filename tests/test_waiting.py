@@ -384,5 +384,5 @@ def _bind_to_process(stage, author, pid):
 def test_every_author_has_a_wait_line_that_parses(relay):
     for author in (*(SIGNALS), "gemini"):
         who = relay.Identity(author, "s", "id", "s")
-        command, options = relay.parsed(relay.wait_command(who).split())
+        command, options = relay.parsed(relay.wait_command(who, {}).split())
         assert command.words == "next" and options.wait is not None
