@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -67,13 +68,27 @@ def assert_same(machines, slug):
 # ---------------------------------------------------------------- a whole review, unattended
 
 
-class Agent(threading.Thread):
-    """An author who does what `next` says, in processes, and answers with prepared texts."""
+BROKEN = "def refund(amount, parts):\n    return amount / parts\n"
+GUARDED = "def refund(amount, parts):\n    if parts < 1:\n        raise ValueError(parts)\n    return amount / parts\n"
+# What an author does in a turn: the file it writes, what it runs, its kind and flags, its text.
+CLAUDES = (
+    (BROKEN, None, ("plan",), "# Plan\n\n## Next\nReview pay.py.\n"),
+    (GUARDED, None, ("fix",), "# Fix\n\n```dispositions\n2.1 fixed `parts < 1` raises\n```\n\n## Next\nLook again.\n"),
+)
+CODEXS = (
+    (None, "refund(5, 0)", ("review", "--verdict", "changes"),
+     "# Review\n\n```findings\nblocker pay.py:2 A refund in 0 parts divides by zero\n  run 1 shows it\n```\n\n## Next\nGuard it.\n"),
+    (None, "refund(4, 2)", ("review", "--verdict", "approve"), "# Review\n\n```dispositions\n2.1 accepted\n```\n\n## Next\nShip it.\n"),
+)  # fmt: skip
 
-    def __init__(self, stage, author, texts, env, wait):
+
+class Agent(threading.Thread):
+    """An author who does what `next` says, in processes; the side with `env` owns the transport and carries the tree."""
+
+    def __init__(self, stage, author, turns, env, wait):
         super().__init__(daemon=True)
-        self.stage, self.author, self.texts, self.env_, self.wait = stage, author, list(texts), env, wait
-        self.said, self.codes, self.trouble = [], [], None
+        self.stage, self.author, self.turns, self.env_, self.wait = stage, author, list(turns), env, wait
+        self.said, self.codes, self.trees, self.trouble = [], [], [], None
 
     def run(self):
         try:
@@ -86,41 +101,73 @@ class Agent(threading.Thread):
             self.trouble = problem
             raise
 
+    def ok(self, *words):
+        done = self.stage.process(self.author, *words, **self.env_)
+        assert done.code == 0, done
+        return done
+
     def turn(self, done):
         if done.action in ("start", "reply"):
-            if not self.texts:
-                assert self.stage.process(self.author, "close", "--reason", "approved", "--outcome", "approved", **self.env_).code == 0
+            if self.env_:
+                self.ok("sync", "pull")
+            self.trees.append(json.loads(self.ok("status", "--json").out).get("changeset"))
+            if not self.turns:
+                self.ok("close", "--reason", "approved", "--outcome", "approved")
                 self.said.append("over")
                 return
-            kind, text = self.texts.pop(0)
-            path = self.stage.file(f"# {kind}\n\n{text}\n\n## Next\nGo on.\n", f"{self.author}-{len(self.said)}.md")
-            sent = self.stage.process(self.author, "send", "--kind", kind, "--file", path, **self.env_)
-            assert sent.code == 0, sent
+            self.send(*self.turns.pop(0))
         elif done.action == "bootstrap":
             time.sleep(0.3)  # The pair has not arrived yet.
         else:
             assert done.action in ("wait", "over"), done
 
+    def send(self, content, call, kind, text):
+        if content:
+            (self.stage.project / "pay.py").write_text(content)
+        if call:
+            self.stage.process(self.author, "run", "--", sys.executable, "-B", "-c", f"from pay import *; {call}")
+        path = self.stage.file(text, f"{self.author}-{len(self.said)}.md")
+        self.ok("send", "--kind", *kind, "--file", path)
+        if self.env_:
+            self.ok("sync", "push")
+
 
 def test_a_review_of_two_rounds_runs_unattended_across_two_machines(machines):
+    """With findings, evidence, and an approval by rule; each side's status says that its tree is what the other published."""
     env = machines.env()
     slug = machines.here.process("claude", "bootstrap", "--topic", "demo", **env).out.split()[0]
-    claude = Agent(machines.here, "claude", [("plan", "Split the refund."), ("fix", "Guarded.")], env, ("--wait", "60", "--sync"))
-    codex = Agent(machines.there, "codex", [("review", "Divides by zero."), ("review", "Approved.")], {}, ("--wait", "60"))
+    claude = Agent(machines.here, "claude", CLAUDES, env, ("--wait", "60", "--sync"))
+    codex = Agent(machines.there, "codex", CODEXS, {}, ("--wait", "60"))
     for agent in (claude, codex):
         agent.start()
     until(lambda: not claude.is_alive() or codex.trouble, 120)
-    assert not claude.trouble and not codex.trouble, (machines.sshd.folder / "log").read_text()
+    assert not claude.trouble and not codex.trouble, (claude.trouble, codex.trouble)
     exchange(machines, "push")
     until(lambda: not codex.is_alive(), 60)
     assert not claude.trouble and not codex.trouble
     assert claude.said == ["start", "reply", "reply", "over"] and claude.codes == [0, 0, 0] and codex.codes[-1] == 12
     assert [word for word in codex.said if word != "bootstrap"] == ["reply", "reply", "over"]
+    assert [tree["holds"] for tree in (*claude.trees[1:], *codex.trees)] == [True] * 4
     exchange(machines, "pull")
     assert assert_same(machines, slug) == ["001-claude-plan", "002-codex-review", "003-claude-fix", "004-codex-review"]
-    assert machines.there.ok("codex", "log", "--pair-id", slug).out.count("closed: ") == 1
+    for stage, author in ((machines.here, "claude"), (machines.there, "codex")):
+        assert "approved_by" in (pair_of(stage, slug) / "CLOSED").read_text()
+        assert stage.process(author, "verify", "--pair-id", slug).code == 0
+        told = stage.ok(author, "log", "--pair-id", slug).out
+        assert told.count("closed: ") == 1 and "2.1" in told
     seen = list((pair_of(machines.here, slug) / ".seen").glob("codex-*.jsonl"))
     assert [line["name"] for line in map(json.loads, seen[0].read_text().splitlines()) if "name" in line] == ["001-claude-plan", "003-claude-fix"]
+
+
+def test_a_tree_that_was_not_carried_is_not_what_the_other_side_published(machines):
+    machines.open_pair()
+    (machines.here.project / "pay.py").write_text(BROKEN)
+    machines.here.send("claude", "plan")
+    exchange(machines, "push")
+    machines.there.ok("codex", "next")
+    assert machines.there.ok("codex", "status", "--json").json["changeset"]["holds"] is False
+    machines.sync("push")
+    assert machines.there.ok("codex", "status", "--json").json["changeset"]["holds"] is True
 
 
 def test_a_wait_that_syncs_ends_with_the_waits_own_codes(machines):

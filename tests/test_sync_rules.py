@@ -194,6 +194,11 @@ def test_the_other_machine_is_looked_at_before_a_pair_is_opened(stage):
     assert stage.ok("claude", "next").next == "bootstrap --topic review"
 
 
+def test_a_close_says_how_the_other_machine_learns_of_it(stage):
+    stage.ok("claude", "bootstrap", "--topic", "demo", **RSYNC)
+    assert "sync push --only ledger" in stage.ok("claude", "close", "--reason", "done", **RSYNC).err
+
+
 def test_old_collisions_are_shown_in_one_order_and_named(stage, relay):
     pair = v1_ledgers.ledger(stage.shared, "doubled")
     assert relay.listing_of(str(pair)).stems == ("001-codex-plan", "002-claude-review", "002-codex-note")
