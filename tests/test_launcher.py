@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import marshal
 import os
 import pathlib
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import pytest
 from conftest import CACHE, TEMPORARY
@@ -57,8 +59,8 @@ class Launch:
 
     @property
     def kept(self):
-        """The files in the cache."""
-        return sorted((self.cache / "agent-relay").glob("*"))
+        """The bytecode in the cache."""
+        return sorted(path for path in (self.cache / "agent-relay").glob("*") if path.suffix != ".stamp")
 
     def fine(self, *words, **more):
         done = self.run(*words, **more)
@@ -349,6 +351,48 @@ def test_no_cache_is_used_in_the_project_or_in_a_temporary_folder(caching, where
         (place / "agent-relay" / file.name).chmod(0o600)
         caching.fine(XDG_CACHE_HOME=str(place), cwd=cwd, **env)
         assert os.listdir(place / "agent-relay") == [file.name]
+
+
+def stamped(caching):
+    """A start that spares itself hashing the script: the bytecode, and the stamp that names it."""
+    time.sleep(2.1)  # A script that was written just now gets no stamp.
+    caching.fine()
+    (stamp,) = (caching.cache / "agent-relay").glob("*.stamp")
+    return caching.kept[0], stamp
+
+
+def other_bytecode(file):
+    """Bytecode of another script, kept as soundly; and its key."""
+    key = "0" * 64
+    (file.parent / file.name.replace(file.name[:64], key)).write_bytes(PLANTED)
+    (file.parent / file.name.replace(file.name[:64], key)).chmod(0o600)
+    return key
+
+
+def test_a_stamp_spares_hashing_the_script(caching):
+    file, stamp = stamped(caching)
+    assert stamp.read_text() == file.name[:64] == hashlib.sha256(caching.relay.read_bytes()).hexdigest()
+    assert stamp.stat().st_mode & 0o777 == 0o600
+    stamp.write_text(other_bytecode(file))
+    assert caching.run().stdout == "PLANTED\n", "what is ours is trusted: the proof that it is read"
+
+
+@pytest.mark.parametrize("how", [lambda f: f.chmod(0o602), lambda f: f.chmod(0o620), lambda f: f.write_text("x" * 64), lambda f: f.write_text("../" * 30)], ids=["all may write it", "the group may", "it names nothing", "it leads out"])
+def test_a_stamp_that_cannot_be_trusted_is_none(caching, how):
+    file, stamp = stamped(caching)
+    stamp.write_text(other_bytecode(file))
+    how(stamp)
+    caching.fine()
+
+
+def test_a_script_that_changed_at_the_same_size_and_time_has_no_stamp(caching):
+    stamped(caching)
+    before = caching.relay.stat()
+    text = caching.relay.read_text()
+    caching.relay.write_text(text.replace('VERSION = "2.0.0"', 'VERSION = "2.9.9"'))
+    os.utime(caching.relay, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert caching.relay.stat().st_size == before.st_size
+    assert caching.run().stdout.startswith("relay 2.9.9")
 
 
 def test_a_script_that_changed_is_compiled_anew(caching):

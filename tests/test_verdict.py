@@ -314,7 +314,7 @@ def test_a_review_restored_from_a_backup_keeps_its_blocker_in_the_way(stage):
 CHANGES = {
     "moved": (lambda s: edit(s), "the tree moved in 1 of 2 reviewed files since 002 approved it: reviewed.py"),
     "deleted": (lambda s: (s.project / "more.py").unlink(), "the tree moved in 1 of 2 reviewed files since 002 approved it: more.py"),
-    "new": (lambda s: edit(s, "new.py"), "new since 002 approved: new.py"),
+    "new": (lambda s: edit(s, "new.py"), "not among the files that 002 approved: new.py; delete or ignore what is not to stay"),
     "mode": (lambda s: (s.project / "more.py").chmod(0o755), "the tree moved in 1 of 2 reviewed files since 002 approved it: more.py"),
     "staged otherwise": (
         lambda s: (edit(s), s.git("add", "reviewed.py"), edit(s, text="# reviewed.py\n")), "the index holds something else than the tree: reviewed.py",
@@ -322,7 +322,7 @@ CHANGES = {
     "committed otherwise": (
         lambda s: (edit(s), s.git("add", "-A"), s.git("commit", "-qm", "x"), edit(s, text="# reviewed.py\n")), "HEAD holds something else than was reviewed: reviewed.py",
     ),
-    "committed in part": (lambda s: (s.git("add", "more.py"), s.git("commit", "-qm", "x")), "HEAD holds something else than was reviewed: reviewed.py"),
+    "committed in part": (lambda s: (s.git("add", "more.py"), s.git("commit", "-qm", "x")), "reviewed, and left out of what was committed: reviewed.py"),
 }  # fmt: skip
 
 
@@ -358,7 +358,7 @@ def test_all_that_keeps_a_pair_open_is_listed_at_once_and_nothing_changes(stage)
     edit(stage, "new.py")
     before = {key: held[2] for key, held in stage.snapshot(path).items()}
     told = unmet(close(stage))
-    assert [why.split()[0] for why in told] == ["3.1", "codex's", "the", "new"] and len(told) == 4
+    assert [why.split()[0] for why in told] == ["3.1", "codex's", "the", "not"] and len(told) == 4
     assert {key: held[2] for key, held in stage.snapshot(path).items()} == before
 
 
