@@ -13,12 +13,15 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 
 sys.dont_write_bytecode = True
+# A shell lets what it starts in the background ignore an interrupt; tests of interrupts want it back.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "skills" / "agent-relay" / "bin" / "relay"
 TEMPORARY = ("/tmp/", "/var/tmp/", "/dev/shm/", "/private/")
