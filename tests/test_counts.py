@@ -50,6 +50,7 @@ def story(stage, length):
         stage.send(author, "note")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("next",), ("status",), ("brief",), ("wait", "--timeout", "0")], ids=" ".join)
 def test_a_look_reads_no_more_files_in_a_long_pair_than_in_a_short_one(stage, monkeypatch, words):
     read = []

@@ -308,6 +308,7 @@ UNTRUSTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", UNTRUSTED)
 def test_bytecode_that_others_could_have_written_is_not_run(caching, how):
     if "another user" in how and os.geteuid():
@@ -319,6 +320,7 @@ def test_bytecode_that_others_could_have_written_is_not_run(caching, how):
         caching.fine()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["the project", "a subfolder", "a link to the project", "the main worktree", "/tmp", "TMPDIR", "a link to /tmp"])
 def test_no_cache_is_used_in_the_project_or_in_a_temporary_folder(caching, where):
     file = cached(caching)
@@ -388,6 +390,7 @@ def test_a_stamp_that_cannot_be_trusted_is_none(caching, how):
     caching.fine()
 
 
+@pytest.mark.slow
 def test_a_script_that_changed_at_the_same_size_and_time_has_no_stamp(caching):
     stamped(caching)
     before = caching.relay.stat()
@@ -407,6 +410,7 @@ def test_a_script_that_changed_is_compiled_anew(caching):
     assert len(caching.kept) == 2
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_torn_or_holds_something_else_is_compiled_anew(caching):
     file = cached(caching)
     whole = file.read_bytes()
@@ -460,6 +464,7 @@ def test_a_cache_is_made_for_its_user_alone_under_any_umask(caching, umask):
     assert all(path.stat().st_mode & 0o722 == 0o700 for path in (place.parent, place)), "nobody else may write above it"
 
 
+@pytest.mark.slow
 def test_a_cache_entry_that_cannot_be_replaced_leaves_no_litter(caching):
     file = cached(caching)
     file.unlink()
@@ -487,6 +492,7 @@ def ways(launch):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_way_to_start_it_gives_the_same(launch):
     told = {launch.fine("help", command=way).stdout for way in ways(launch)}
     assert len(told) == 1
@@ -495,6 +501,7 @@ def test_every_way_to_start_it_gives_the_same(launch):
     assert launch.run("help", command=["relay"], path=[launch.folder, launch.good], cwd="/").stdout in told
 
 
+@pytest.mark.slow
 def test_every_way_to_start_it_passes_arguments_and_codes_on(launch):
     odd = ("help", "a  b", "*", "", "$x", "'\"", "\\n", "ü")
     done = [launch.run(*odd, command=way) for way in ways(launch)]
