@@ -189,7 +189,7 @@ def test_close_ends_every_wait_with_12(stage, how):
     children = [waiter(stage, "codex", "wait"), waiter(stage, "codex", "next", "--wait", "60", "--exit-code"), waiter(stage, "claude", "wait")]
     stage.process("claude", "close", "--reason", "done", *how)
     results = [ended(child) for child in children]
-    assert [code for code, _, _ in results] == [12, 12, 12], results
+    assert [code for code, _, _ in results] == [12, 12, 12], "\n".join(f"{code}: {out}{err}" for code, out, err in results)
     assert results[0][1] == "closed\n" and results[1][1].startswith("action: over")
 
 
@@ -221,7 +221,7 @@ def test_the_move_to_the_archive_never_catches_a_waiter_in_between(stage):
         children = [waiter(stage, "codex", "wait"), waiter(stage, "codex", "next", "--wait", "60", "--exit-code")]
         stage.process("claude", "close", "--reason", "done")
         results = [ended(child) for child in children]
-        assert [code for code, _, _ in results] == [12, 12], (count, results)
+        assert [code for code, _, _ in results] == [12, 12], "\n".join(f"{count}: {code}: {out}{err}" for code, out, err in results)
 
 
 @pytest.mark.slow
