@@ -247,6 +247,12 @@ def test_editing_what_relay_keeps_is_denied_with_the_way_out(stage, pair):
                 assert answer["permissionDecision"] == "deny" and f"{SCRIPT} " in answer["permissionDecisionReason"]
 
 
+@pytest.mark.parametrize("tool", ["Edit", "Write", "MultiEdit", "NotebookEdit", "apply_patch"])
+def test_every_tool_that_edits_files_is_asked_about(tool):
+    groups = json.loads((SCRIPT.parent.parent / "hooks" / "hooks.json").read_text())["hooks"]["PreToolUse"]
+    assert any(tool in group["matcher"].split("|") for group in groups)
+
+
 def test_links_do_not_get_around_the_fence(stage, pair):
     stage.send("claude", "plan")
     (stage.project / "folder").symlink_to(pair)
