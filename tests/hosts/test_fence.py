@@ -52,6 +52,9 @@ def test_claude_code_is_denied_by_every_tool_that_edits(scene, published):
     before = frozen(published)
     scene.claude("go", part=part)
     told = results(scene, "claude")
+    offered = {tool.get("name") for tool in scene.model.of("claude")[-1].body["tools"]}
+    editing = {name for name in offered if name and re.search("Edit|Write", name) and not name.startswith("Todo")}
+    assert editing <= {step["tool"] for step in part if "tool" in step}, "a tool that edits was not tried"
     assert frozen(published) == before
     assert "send --kind correction --corrects 1 --file FILE" in told[1], told[1]
     assert "send --kind note --reply-to 2 --file FILE" in told[2] and "never edited" in told[3] and "never edited" in told[4]
