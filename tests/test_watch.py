@@ -284,8 +284,9 @@ def test_a_bug_in_drawing_gives_the_terminal_back_and_is_told(stage, tmux):
     stage.open_pair()
     broken = stage.folder / "relay-broken"
     text = SCRIPT.read_text()
-    assert text.count("def pair_lines(") == 1
-    broken.write_text(text.replace("    state = state_words(row)\n", "    state = state_words(row)\n    if chosen and view_of_a_bug:\n        return []\n", 1))
+    drawing = '    return "\\x1b[H"'
+    assert text.count(drawing) == 1
+    broken.write_text(text.replace(drawing, '    return no_such_name + "\\x1b[H"'))
     broken.chmod(0o755)
     terminal = tmux()
     terminal.type(f"'{broken}' watch", "Enter")
@@ -356,6 +357,8 @@ def test_a_thousand_pairs_scroll(stage, tmux):
     terminal.until("1/1000", 60)
     terminal.type("G")
     assert "> " in terminal.until("1000/1000")
+    stage.send("codex", "review")
+    terminal.until("claude's move", 12)
     terminal.type("g", "j", "j")
     terminal.until("3/1000")
     terminal.type("q")
