@@ -46,6 +46,7 @@ def test_a_frame_has_as_many_lines_as_the_terminal_and_none_is_wider(size, count
             lines = drawn(rows, size, view, colour=True)
             assert len(lines) == size[1]
             assert all(RELAY.cells(line) <= size[0] for line in bare(lines))
+            assert not any(c in "".join(bare(lines)) for c in "\x1b\x07\u202e\u2066\r\n\t")
             if count and size[0] > 70 and size[1] > 3:
                 assert any(line.startswith("> ") and chosen in line for line in bare(lines)), chosen
 
@@ -358,7 +359,8 @@ def test_a_thousand_pairs_scroll(stage, tmux):
     terminal.type("G")
     assert "> " in terminal.until("1000/1000")
     stage.send("codex", "review")
-    terminal.until("claude's move", 12)
+    terminal.until("002 review by codex", 12)
+    assert "> both to move" in terminal.screen()  # Codex was not shown the plan that it did not answer.
     terminal.type("g", "j", "j")
     terminal.until("3/1000")
     terminal.type("q")
