@@ -47,6 +47,7 @@ APART = {
     ("demo", "time.time"), ("demo", "time.sleep"),  # it times real wakes
     ("world", "os.write"),  # what `run` runs prints goes on to our own streams as it comes
     ("disk", "time.sleep"),  # waiting for a lock
+    ("terminal", "os.write"), ("terminal", "os.read"), ("terminal", "os.kill"),  # the screen is a device; Ctrl-Z is passed on to oneself
     ("turns", "time.monotonic"), ("turns", "os.getppid"),  # the wait's own deadline and parent
 }  # fmt: skip
 
