@@ -237,7 +237,7 @@ def test_every_body_is_kept_byte_for_byte_through_send_and_draft(stage, relay, p
         for done in (sent, stage.ok("codex", "publish", draft)):
             found = published(relay, pair, done.out)
             assert found.body.encode() == body
-            assert stage.run("claude", "show", str(found.name.seq), "--raw").out.encode() == body
+            assert stage.run("claude", "show", str(found.name.seq), "--raw").out.encode().endswith(b"\n---\n" + body)
 
 
 def test_a_prompt_given_twice_is_refused_and_neither_is_lost(stage, relay, pair):
