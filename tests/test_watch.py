@@ -13,8 +13,8 @@ import pytest
 from conftest import RELAY, SCRIPT
 
 NOW = 1_800_000_000.0
-SIZES = [(80, 24), (40, 10), (20, 4), (200, 60), (12, 2), (1, 1)]
-HOSTILE = "\x1b[2J\x1b]0;owned\x07 \u202eevil\u2066 \u6f22\u5b57\u6f22\u5b57 e\u0301 \r\n\t" + "long " * 60
+SIZES = [(80, 24), (40, 10), (20, 4), (120, 50), (12, 2), (1, 1)]
+HOSTILE = "\x1b[2J\x1b]0;owned\x07 \u202eevil\u2066 \u6f22\u5b57\u6f22\u5b57 e\u0301 \r\n\t" + "long " * 40
 
 
 def row(pair, state="move", **more):
@@ -82,7 +82,7 @@ def test_a_row_says_whose_move_since_when_what_is_open_the_verdict_the_tree_and_
     one = row("20260101-a", open={"blocker": 1, "minor": 2}, verdict={"seq": 4, "verdict": "changes", "by": "claude"},
               tree={"at": NOW - 120, "text": "holds (7 files)"})  # fmt: skip
     first, second = [text for text, _ in RELAY.pair_lines(one, NOW, 200, True)]
-    assert first == "> codex's move      3 min  20260101-a  A title"
+    assert first == "> codex's move        3 min  20260101-a  A title"
     assert second.strip() == "004 review by claude | open: 1 blocker, 2 minor | changes 004 | tree: holds (7 files), 2 min | claude here, codex 10 min silent"
 
 
