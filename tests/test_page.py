@@ -4,12 +4,15 @@ import base64
 import hashlib
 import json
 import os
+import pathlib
 import random
 import re
+import subprocess
 from html.parser import HTMLParser
 
 import chromium
 import pytest
+from conftest import ROOT
 
 PROSE = {"h4", "h5", "h6", "p", "ul", "ol", "li", "pre", "code", "blockquote", "strong", "em", "hr", "table", "thead", "tbody", "tr", "th", "td"}
 PAGE = PROSE | {"html", "head", "meta", "title", "style", "body", "a", "header", "nav", "main", "section", "article", "footer", "h1", "h2", "h3",
@@ -303,6 +306,28 @@ def test_looking_by_a_page_changes_nothing_in_the_ledger(stage):
     before = stage.snapshot(stage.shared)
     exported(stage, author="codex")
     assert stage.snapshot(stage.shared) == before
+
+
+@pytest.mark.slow
+def test_the_kept_demo_has_what_its_last_words_say_to_look_at(stage):
+    done = stage.process(None, "demo", "--keep", cwd=stage.folder, TMPDIR=str(stage.folder), timeout=120)
+    assert done.code == 0, done
+    folder = re.search(r"(?m)^  cd (\S+)", done.out)[1]
+    looks = [line.split("    #")[0].split()[1:] for line in done.out.split("To look at it:")[1].split("\n") if "/relay " in line]
+    assert [words[0] for words in looks] == ["status", "watch", "log", "export"]
+    told = {words[0]: stage.ok(None, *words, cwd=folder).out for words in looks}
+    assert "claude's move" in told["status"] and "1 major, 1 minor" in told["status"] and "closed as approve" in told["log"]
+    check_page(Tree((pathlib.Path(folder) / "page.html").read_text()))
+
+
+@pytest.mark.slow
+def test_the_pictures_in_the_documents_are_what_the_program_shows(stage):
+    made = subprocess.run([ROOT / "docs/pictures/make", stage.folder], capture_output=True, text=True, timeout=200)
+    assert made.returncode == 0, made.stderr
+    for path in (ROOT / "docs/pictures").glob("*.svg"):
+        assert (stage.folder / path.name).read_text() == path.read_text(), f"{path.name} is out of date: docs/pictures/make"
+        assert str(ROOT) not in path.read_text() and "/tmp" not in path.read_text()
+    assert (ROOT / "docs/pictures/page.png").stat().st_size < 150_000
 
 
 # ---- in a browser
