@@ -275,6 +275,13 @@ def test_a_file_that_is_there_stays_unless_force_is_said(stage):
     assert [name for name in os.listdir(stage.folder) if name.endswith(".tmp")] == []
 
 
+def test_a_file_that_appears_while_the_page_is_made_stays_too(relay, stage, monkeypatch):
+    stage.open_pair()
+    path = stage.file("mine", "page.html")
+    monkeypatch.setattr(relay, "kind_of", lambda path: "")
+    assert "exists already; nothing was written" in stage.run("claude", "export", "--html", path).err and path.read_text() == "mine"
+
+
 @pytest.mark.parametrize("force", [(), ("--force",)])
 def test_a_link_a_folder_and_a_pairs_own_folder_are_refused(stage, force):
     pair = stage.open_pair()
