@@ -378,7 +378,7 @@ def test_unreadable_issues_are_listed_with_exit_code_1(stage):
 
 # `run` has exit codes of its own: tests/test_evidence.py.
 SHOWN = [command for command in RELAY.ALL_COMMANDS if not command.hidden and command.words not in ("demo", "run")]
-OPERANDS = {"slug": "20260101-none", "draft": "none.md", "seq": "1", "id": "none", "words": "send"}
+OPERANDS = {"slug": "20260101-none", "draft": "none.md", "seq": "1", "id": "none", "words": "send", "shell": "bash"}
 
 
 def usual(command):

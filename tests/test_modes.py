@@ -96,6 +96,7 @@ LOOKING = (
     "findings", "findings --all --json", "verify", "verify --all --json",
     "hooks status", "hooks doctor", "hooks rules", "hooks install --dry-run --target both", "hooks uninstall --dry-run --target both",
     "statusline", "statusline --json", "statusline install --dry-run", "statusline uninstall --dry-run", "statusline doctor",
+    "watch", "watch --all", "completion bash", "complete show", "help topics",
 )  # fmt: skip
 
 
