@@ -175,7 +175,7 @@ def test_the_page_tells_the_whole_review(stage):
     text = " ".join(tree.text.split())
     for told in ("Round 1", "Round 2", "blocker", "pay.py:1", "fixed in 003: guarded", "accepted in 004", "exit 3", "sh -c ", "<b>out</b>", "Verdict: changes of 001",
                  "Verdict: approve of 003", "moved since 002: pay.py", "The user decided to go on", "all proven", "Nothing was overridden", "Zero <i>divides</i>",
-                 "here (http://x.example/)", "claude's move", "codex's move", "sha256sum -c"):  # fmt: skip
+                 "here (http://x.example/)", "Next for claude", "reply", "Next for codex", "wait", "sha256sum -c"):  # fmt: skip
         assert told in text, told
     for path in pair.glob("0*.md"):
         assert hashlib.sha256(path.read_bytes()).hexdigest() in text
@@ -237,7 +237,7 @@ def test_a_pair_in_the_archive_is_told_to_its_end(stage):
     _, tree = exported(stage, "--pair-id", pair.name)
     text = " ".join(tree.text.split())
     assert "Closed by claude, on the strength of 004-codex-review: done" in text and "approve, by claude" in text
-    assert f"cd .shared/_archive/{pair.name}" in text and "'s move" not in text
+    assert f"cd .shared/_archive/{pair.name}" in text and "Next for" not in text
 
 
 def test_what_was_overridden_stands_on_the_page(stage):
@@ -324,7 +324,7 @@ def test_the_kept_demo_has_what_its_last_words_say_to_look_at(stage):
     assert [words[0] for words in looks] == ["status", "watch", "log", "export"]
     told = {words[0]: stage.ok(None, *words, cwd=folder).out for words in looks}
     assert "claude's move" in told["status"] and "1 major, 1 minor" in told["status"] and "closed as approve" in told["log"]
-    check_page(Tree((pathlib.Path(folder) / "page.html").read_text()))
+    check_page(Tree((pathlib.Path(folder).parent / "page.html").read_text()))
 
 
 @pytest.mark.slow
