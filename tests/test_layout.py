@@ -96,6 +96,13 @@ def test_references_between_rooms_point_up():
     assert not [f"line {n}: {name} ({homes[name]})" for name, n in pairs if order.index(homes[name]) > order.index(room_at(n))]
 
 
+def test_a_name_is_given_once():
+    """A room's own name that a later room gives again would be the later one's for both."""
+    given = [name for node in TREE.body for name in ([node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else
+             [ast.unparse(target) for target in node.targets] if isinstance(node, ast.Assign) else [])]  # fmt: skip
+    assert not {name for name in given if given.count(name) > 1}
+
+
 def test_a_leading_underscore_means_used_only_in_this_room():
     homes = {n.name: room_at(n.lineno) for n in TREE.body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name[0] == "_"}
     assert not [f"line {n}: {name} ({homes[name]})" for name, n in references() if name in homes and room_at(n) != homes[name]]
