@@ -476,7 +476,7 @@ def _settings(ground, case, dice):
                 uninstall(ground.world, options)
                 left = path.read_bytes() if path.exists() else b""
                 same = left == case or (install is relay.statusline_install and relay.json_object(left or b"{}") == before)
-                assert same or not case.strip() or relay._own_entries_in(before, agent), (case, left)
+                assert same or not case.strip() or b"bin/relay" in case, (case, left)
                 path.write_bytes(case)
         relay.hooks_status(ground.world, options)
         relay.hooks_doctor(ground.world, options)
