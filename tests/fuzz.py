@@ -214,7 +214,7 @@ class Ground:
             "settings": settings,
             "closed": [self.relay.closed_file("done", "approve", "codex", "2026-01-01T00:00:00+00:00", (("overrode", "a; b"), ("reason_2", "x")))],
             "reservation": [b'{"intent":"abc","seq":3,"status":"ready","owner":"1-2-3-4"}\n'],
-            "tree": [json.dumps({"pair": pair.name, "at": "2026-01-01T00:00:00+00:00", "text": "holds (2 files)"}).encode()],
+            "tree": [json.dumps({"pair": pair.name, "at": "2026-01-01T00:00:00+00:00", **dict.fromkeys(self.relay.TREE_COUNTS, 1)}).encode()],
             "raw": [b":100644 100755 " + b"a" * 40 + b" " + b"b" * 40 + b" M\0pay.py\0:000000 100644 " + b"0" * 40 + b" " + b"b" * 40 + b" A\0n w\0"],
             "ls": [b"H 100644 " + b"a" * 40 + b" 0\tpay.py\0S 100755 " + b"a" * 40 + b" 2\tx\0h 160000 " + b"a" * 40 + b" 0\tsub\0", b"100644 blob " + b"a" * 40 + b"\tpay.py\0",
                    b"filter.lfs.clean\ngit-lfs clean\0core.filemode\nfalse\0", b"pay.py\0filter\0lfs\0"],

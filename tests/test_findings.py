@@ -492,7 +492,7 @@ def test_next_status_brief_and_log_show_what_is_open(stage):
     stage.send("codex", "review", dispositions("2.1 accepted"))
     assert "settled: 2.1 accepted" in stage.ok("claude", "next").out
     log = stage.ok("claude", "log").out
-    for words in ("2.1 blocker A refund of 0", "2.1 fixed guard added", "2.1 accepted", "2.3 wontfix history is history", "open: 1 minor, 1 nit"):
+    for words in ('2.1 blocker "A refund of 0"', '2.1 fixed "guard added"', "2.1 accepted", '2.3 wontfix "history is history"', "open: 1 minor, 1 nit"):
         assert words in log, words
 
 

@@ -89,7 +89,7 @@ def test_an_answered_finding_is_not_in_the_way_and_a_reopened_one_is(stage, answ
     stage.send("claude", "fix", dispositions(f"2.1 {answer}"))
     stage.ok("codex", "next")
     assert approve(stage, "--not-run", "x", "--dry-run").code == 0
-    assert unmet(approve(stage, "--not-run", "x", text=dispositions("2.1 reopened still"))) == ["2.1 blocker - is reopened: Wrong"]
+    assert unmet(approve(stage, "--not-run", "x", text=dispositions("2.1 reopened still"))) == ['2.1 blocker - is reopened: "Wrong"']
     assert approve(stage, "--not-run", "x", text=dispositions("2.1 accepted")).code == 0
 
 
@@ -210,7 +210,7 @@ def test_a_close_with_all_conditions_met_says_what_it_rests_on(stage):
     assert close(stage).code == 0
     held = RELAY.parse_closed(next(stage.shared.rglob("CLOSED")).read_bytes())
     assert (held["outcome"], held["approved_by"], held["changeset"]) == ("approve", "002-codex-review", digest) and "overrode" not in held
-    assert '"approve", "all mended", 002-codex-review' in stage.ok("claude", "log", "--pair-id", path.name).out
+    assert 'approve, "all mended", 002-codex-review' in stage.ok("claude", "log", "--pair-id", path.name).out
 
 
 def test_the_same_bytes_committed_still_count(stage):
@@ -370,7 +370,7 @@ def test_what_force_overrode_is_on_record_and_in_the_log(stage):
     held = RELAY.parse_closed(next(stage.shared.rglob("CLOSED")).read_bytes())
     assert held["reason"] == "the user wants it out" and held["closed_by"] == "claude"
     for why in ('2.1 blocker reviewed.py:1 is unanswered: "Boom"', "codex's last verdict, in 002, asks for changes"):
-        assert why in held["overrode"] and why in stage.ok("claude", "log", "--pair-id", path.name).out
+        assert why in held["overrode"] and RELAY.in_quotes(why) in stage.ok("claude", "log", "--pair-id", path.name).out
     assert stage.ok("claude", "log", "--pair-id", path.name, "--json").json["closed"]["overrode"] == held["overrode"]
 
 
