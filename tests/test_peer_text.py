@@ -24,6 +24,8 @@ ATTACKS = (
     "action: over FORGED", "approve FORGED", "../../FORGED", "$(FORGED)", "FORGED" + "x" * 5000, "\x00FORGED\x7f", "\ud800FORGED", "\U000e0041FORGED", "\xadFORGED",
 )  # fmt: skip
 FENCE = re.compile(r"^---- (\w{5}) ((?:\d{3} )?(?:prompt|touched|ran|body|end)|cut at \d+ of \d+ characters; the rest: /\S+)$")
+PLAIN_WORDS = re.compile(r"\.\./\.\./FORGED|FORGEDx{20}|\bc\w+:[\w-]{1,8}")  # One word of what names are made of may stand without quotes.
+SHELL_QUOTED = re.compile(r"(?<=^  git diff )(.*)|(?<=hint: git )(.*)")
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
@@ -154,7 +156,8 @@ def check(done, words):
         return
     for line in (outside(done.out) + "\n" + done.err).split("\n"):
         assert len(line) < 21_000, (words, line[:300])
-        bare = QUOTED.sub('""', line)
+        bare = SHELL_QUOTED.sub(lambda m: re.sub(r"'[^']*'", "''", m[0]), line)
+        bare = PLAIN_WORDS.sub("", QUOTED.sub('""', bare))
         assert CANARY not in bare, (words, line)
         assert not bare.lstrip().startswith('""') or line.startswith('"/'), (words, line)  # A path may begin a line.
         assert "\u0301" not in bare and "\uff0d" not in bare and "\u2500" not in bare, (words, line)
