@@ -534,6 +534,11 @@ def _main(ground, case, dice):
     if {*words} & LONG_RUNNING or any(word.startswith("--wait") for word in words):
         return
     done = ground.stage.run(dice.choice(("claude", "codex", None)), *words, RELAY_ISSUES_DIR=str(ground.stage.folder / "more-issues"))
+    archived = ground.stage.shared / "_archive" / ground.pair.slug
+    if archived.exists():
+        archived.rename(ground.pair_path)
+    (ground.pair_path / "CLOSED").unlink(missing_ok=True)
+    ground.back()
     assert done.code in (0, 1, 2, 3, 10, 11, 12, 13), done
     assert "Traceback" not in done.err and "bug in relay" not in done.err, done
     assert done.out == ground.relay.visible(done.out) or "--raw" in words, done
