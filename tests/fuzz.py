@@ -635,7 +635,7 @@ def _names(ground, case, dice):
     owner = relay.process_from_token(relay.owner_of(name))
     assert owner is None or relay.is_gone(owner) in (True, False)
     relay.is_litter(f"/nonexistent/{name[:200]}".replace("\0", ""), 0.0)
-    relay.halves_in(relay.Listing("", (), frozenset({name}), frozenset()))
+    relay.halves_in(relay.listing_of(str(ground.pair_path)).but(names=frozenset({name})))
     relay._sorted_stems({name})
     relay.edited_paths({"file_path": text, "command": [text], "patch": text})
     relay.names_a_secret(name), relay.is_users_own(text), relay._can_watch({"AI_AGENT": text})
