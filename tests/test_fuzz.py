@@ -51,3 +51,31 @@ def test_one_case_again(ground):
     if number is None:
         pytest.skip("RELAY_FUZZ_SEED and RELAY_FUZZ_CASE name the case")
     fuzz.play(ground, int(os.environ["RELAY_FUZZ_SEED"]), [int(number)])
+
+
+@pytest.mark.parametrize("depth, fine", [(1, True), (100, True), (101, False), (990, False), (10_000, False), (1_000_000, False)])
+def test_json_is_read_to_a_depth_that_all_that_handles_it_goes_to(relay, depth, fine):
+    for content in (b"[" * depth + b"]" * depth, b'{"a":' * (depth - 1) + b"[]" + b"}" * (depth - 1)):
+        try:
+            value = relay.json_value(content)
+        except relay.Malformed:
+            assert not fine
+        else:
+            assert fine and relay.json_value(relay.json_document(value)) == value
+            relay.json_line({"k": value}), relay.one_line(value)
+
+
+@pytest.mark.parametrize("value", [-1, -(10**12), 10**9, 10**400, True, 1.0, "1", None, [1]])
+def test_a_count_that_no_writer_of_ours_writes_is_none(relay, value):
+    assert relay.whole_number(value) == 0
+
+
+def test_an_artifact_without_a_time_keeps_nobody_from_waiting(stage, relay):
+    pair = stage.open_pair()
+    content = b"---\nseq: 1\nauthor: claude\npeer: codex\nkind: plan\nstatus: ready\nprompt_for_next: go\n---\n# P\n"
+    for suffix, held in ((".md", content), (".md.sha256", relay.sha256_file([(relay.sha256_of(content), "001-claude-plan.md")])), (".ready", b"")):
+        (pair / f"001-claude-plan{suffix}").write_bytes(held)
+    for binding in (stage.shared / "_relay/bindings").glob("codex-*"):
+        binding.write_text(binding.read_text().replace('"last_seen": "', '"last_seen": "no time, '))
+    assert stage.ok("claude", "next").action == "wait"
+    assert stage.run("claude", "wait", "--timeout", "0").code == 10
