@@ -68,7 +68,7 @@ def test_a_move_says_for_how_long_it_has_waited(stage, waiting, monkeypatch):
 
 def test_on_a_terminal_the_grave_findings_stand_in_the_status(stage, waiting):
     out = seen(stage, 80, "status")
-    assert "2.1 blocker folder/" in out and "2.2 major b.py:1 Rounds" in out and "2.3" not in out
+    assert "2.1 blocker folder/" in out and '2.2 major b.py:1 "Rounds"' in out and "2.3" not in out
     assert "end.py:12" in out, "a long path keeps its end"
 
 
@@ -76,7 +76,7 @@ def test_what_the_user_is_asked_stands_on_the_persons_screen_in_quotes(stage):
     stage.open_pair()
     stage.send("claude", "plan", "# P\n", "go on\n@user: ship it \u202e today?")
     out = seen(stage, 80, "status")
-    assert "YOUR MOVE: the prompt asks the user" in out and "claude asks in 001: 'ship it \\u202e today?'" in out
+    assert "YOUR MOVE: the prompt asks the user" in out and "claude asks in 001: \"ship it \\u202e today?\"" in out
     assert "/relay show 1\n" in out and "relay continue" in out.replace("\n  ", " ")
     plain = stage.ok("codex", "status").out
     assert "your user's move" in plain and "ship it" not in plain
@@ -104,7 +104,7 @@ def test_without_any_pair_status_says_how_to_begin(stage):
 def test_an_ended_pair_is_shown_from_the_archive_with_the_way_to_its_story(stage, waiting):
     stage.ok("claude", "close", "--reason", "enough")
     out = stage.ok(None, "status").out
-    assert "ended: closed, just now" in out and f"log --pair-id {waiting.name}" in out and "'enough'" in out
+    assert "ended: closed, just now" in out and f"log --pair-id {waiting.name}" in out and '"enough"' in out
 
 
 def test_the_json_keeps_what_it_had(stage, waiting):
@@ -258,7 +258,7 @@ def test_on_a_terminal_a_text_is_laid_out_and_its_findings_tell_their_fate(stage
     out = seen(stage, 100, "show", "2")
     lines = out.split("\n")
     assert lines[0].startswith("002 review by codex, answers 001, ") and "verified, sha256 " in lines[1]
-    assert "fixed: a guard" in out and "```" not in out and "      print('x')" in lines and "asks:" in lines
+    assert 'fixed: "a guard"' in out and "```" not in out and "      print('x')" in lines and "asks:" in lines
     assert not any(line.startswith("# ") for line in lines)
 
 

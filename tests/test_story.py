@@ -64,7 +64,7 @@ def test_a_finding_tells_its_whole_fate_at_once_and_where_it_was_raised(stage, r
     told = story_in(stage)
     assert [(word["name"][:3], word["verb"], word["text"]) for word in told["findings"][0]["words"]] == [("003", "fixed", "a guard"), ("004", "accepted", "")]
     assert [(f["id"], f["state"]) for f in told["artifacts"][1]["record"]["findings"]] == [("2.1", "accepted"), ("2.2", "accepted")]
-    assert "2.1 blocker pay.py:2 Divides by zero [accepted]" in stage.ok("claude", "log").out
+    assert '2.1 blocker pay.py:2 "Divides by zero" [accepted]' in stage.ok("claude", "log").out
 
 
 def test_an_approval_says_why_it_was_allowed(stage, reviewed):

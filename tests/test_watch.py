@@ -83,7 +83,7 @@ def test_a_row_says_whose_move_since_when_what_is_open_the_verdict_the_tree_and_
     one = row("20260101-a", open={"blocker": 1, "minor": 2}, verdict={"seq": 4, "verdict": "changes", "by": "claude"},
               tree={"at": NOW - 120, "text": "holds (7 files)"})  # fmt: skip
     first, second = [text for text, _ in RELAY.pair_lines(one, NOW, 200, True)]
-    assert first == "> codex's move        3 min  20260101-a  A title"
+    assert first == "> codex's move        3 min  20260101-a  \"A title\""
     assert second.strip() == "004 review by claude | open: 1 blocker, 2 minor | changes 004 | tree: holds (7 files), 2 min | claude here, codex 10 min silent"
 
 
