@@ -266,8 +266,7 @@ def woken_by_nobody(pair, _scratch, _env, world):
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch, request):
-    if not getattr(request.module, "PROVES_BY_DOING", False):
-        monkeypatch.setattr(RELAY, "woken_by", woken_by_nobody)
+    monkeypatch.setattr(RELAY, "woken_by", woken_by_nobody)
     monkeypatch.setattr(RELAY, "launched_with", lambda: {"folder": str(tmp_path)})
     if not getattr(request.module, "ASKS_GIT", False):
         monkeypatch.setattr(RELAY, "_scanned", scanned_once)
