@@ -18,6 +18,7 @@ import time
 import pytest
 from conftest import _REALLY_SCANNED, RELAY, ROOT, SCRIPT
 from test_second_look import bodies, meanwhile, mounted, read_only  # noqa: F401
+from test_layout import TREE
 from tracing import links_refused
 
 TROUBLESHOOTING = ROOT / "skills/agent-relay/references/troubleshooting.md"
@@ -56,7 +57,7 @@ def old(path, text="left", hours=9):
 
 def test_every_id_is_one_the_program_can_say_and_the_documents_explain():
     said = set()
-    for node in ast.walk(ast.parse(SCRIPT.read_text())):
+    for node in ast.walk(TREE):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("trouble", "_if_dead", "Dead"):
             said |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
     assert said | {"fs.no-links", "fs.odd"} == set(RELAY.SEVERITY_OF)  # those two are chosen by a variable
@@ -278,6 +279,7 @@ def test_two_relays_that_differ_are_named_and_links_to_one_are_not(stage):
     assert f"2.9.9 at {second}" in row["why"] and f"{RELAY.VERSION} at {SCRIPT}" in row["why"]
 
 
+@pytest.mark.slow
 def test_how_relay_was_started_is_said_with_what_it_costs(stage, monkeypatch, relay):
     stage.open_pair()
     done = stage.process("claude", "doctor", "--json", "--verbose", XDG_CACHE_HOME="/tmp/no")
@@ -572,11 +574,11 @@ def test_a_doctor_that_fixes_beside_live_turns_loses_nothing(stage):
     sent = 0
     try:
         while time.monotonic() < stop:
-            waiting = stage.spawn("codex", "wait", "--timeout", "20")
+            waiting = stage.spawn("codex", "wait", "--timeout", "20", RELAY_AUTO_ROUND_CAP="9999")
             stage.process("claude", "send", "--kind", "note", "--file", stage.file(f"# {sent}\n", f"n{sent}.md"), "--next", "go")
             assert waiting.wait(25) == 0, waiting.communicate()
             waiting.communicate()
-            assert stage.process("codex", "next").action == "reply"
+            assert stage.process("codex", "next", RELAY_AUTO_ROUND_CAP="9999").action == "reply"
             assert stage.process("codex", "send", "--kind", "note", "--file", stage.file(f"# r{sent}\n", f"r{sent}.md"), "--next", "go").code == 0
             sent += 1
     finally:
