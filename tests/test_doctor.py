@@ -181,6 +181,7 @@ def test_an_artifact_from_the_future_and_a_file_system_with_another_clock_are_na
     assert "2 h" in ahead["why"] and "claude's clock" in ahead["why"]
 
 
+@pytest.mark.slow
 def test_a_ledger_that_cannot_be_written_is_named_with_the_line_that_lets_each_host(stage):
     stage.open_pair()
     for author, line in (("codex", f"codex --add-dir {stage.shared}; or in {stage.home}/.codex/config.toml under [sandbox_workspace_write]: writable_roots = [\"{stage.shared}\"]"),
@@ -429,6 +430,7 @@ def test_doctor_ends_with_0_or_1_and_mends_only_with_fix(stage):
     assert stage.run("claude", "doctor", cwd=stage.home).code == 2
 
 
+@pytest.mark.slow
 def test_doctor_fix_leaves_a_living_run_its_number(stage, meanwhile):  # noqa: F811
     pair = stage.open_pair()
 
@@ -478,6 +480,7 @@ relay.main(["doctor"], sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_doctor_left_goes_with_the_next_one(stage):
     stage.open_pair()
     before = sorted(stage.shared.rglob("*"))
