@@ -379,7 +379,9 @@ def _bound(ground, dice):
         relay.is_stale(binding, 0.0, 1.0)
     relay.binding_here(ground.shared, ground.who)
     relay.live_holder(ground.pair, ground.who, ground.shared, ground.world)
-    relay._binding_health(ground.shared, ground.world)
+    case = relay._Case(ground.world, ground.who, relay.project_of(ground.world), 0.0, False)
+    for path in relay._binding_files(ground.shared):
+        relay._is_stale_binding(path, case)
     ground.looked_at(dice)
 
 
@@ -396,7 +398,8 @@ def _reserved(ground, dice):
     relay.begun_seq(ground.pair, "abc", ground.world, True)
     relay.under_way(ground.pair)
     relay.reserved_status(ground.pair, 3)
-    relay._is_dead_reservation(f"{ground.pair_path}/.seq/003", 0.0, ground.world)
+    case = relay._Case(ground.world, ground.who, relay.project_of(ground.world), 0.0, False)
+    relay._is_dead_number(f"{ground.pair_path}/.seq/003", case)
 
 
 def _issue(ground, dice):

@@ -25,7 +25,7 @@ ATTACKS = (
 )  # fmt: skip
 FENCE = re.compile(r"^---- (\w{5}) ((?:\d{3} )?(?:prompt|touched|ran|body|end)|cut at \d+ of \d+ characters; the rest: /\S+)$")
 PLAIN_WORDS = re.compile(r"\.\./\.\./FORGED|FORGEDx{20}|\bc\w+:[\w-]{1,8}")  # One word of what names are made of may stand without quotes.
-SHELL_QUOTED = re.compile(r"(?<=^  git diff )(.*)|(?<=hint: git )(.*)")
+SHELL_QUOTED = re.compile(r"(?<=^  git diff )(.*)|(?<=hint: git )(.*)|(?<=: rm )(.*)")
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
