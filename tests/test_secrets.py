@@ -80,7 +80,7 @@ CAUGHT = {
     "shopify-token": ["shp" + "at_" + some(32, HEX)],
     "url-password": [
         "postgres://app:Wq8" + "zR3vT@db.internal/x", "https://me:hun" + "ter2@git.company.io/r", "redis://:Wq8" + "zR3vT@cache:6379/0",
-        "amqp://me@corp.io:Wq8" + "zR3v%40T@mq", "mongodb+srv://u:Wq8" + "zR3vT@${HOST}/x",
+        "amqp://me@corp.io:Wq8" + "zR3v%40T@mq", "mongodb+srv://u:Wq8" + "zR3vT@${HOST}/x", "https://u:%40Wq8" + "zR3vT@git.company.io",
     ],
     "bearer-token": [f"Authorization: Bea" + f"rer {some(32)}", f'"bea' + f'rer {some(40, HEX)}"', "Authorization: Bea" + f"rer eyJ{some(20)}.eyJ{some(60)}.{some(43)}"],
     "basic-auth": ["Authorization: Ba" + "sic " + "YXBwOldxOHpSM3ZUIQ=="],
@@ -116,7 +116,7 @@ HARMLESS = [
     "https://$USER:$PASSWORD@host/", "https://${USER}:${PASS}@host", "https://<user>:<password>@host", "https://x-access-token:${{ secrets.T }}@github.com/o/r",
     "http://localhost:8080/a@b", "git@github.com:a/b.git", "ssh://git@github.com:22/a/b", "https://medium.com/@user/a:b", "mailto:me@example.com", "redis://:secret@localhost",
     "https://user:********@host/", "https://user:[REDACTED]@host", "https://user:xxxx@host", "https://u:p@h", "https://host:8443/path?x=a:b@c", "ftp://anonymous:guest@ftp.host",
-    "https://{username}:{password}@{host}/", "https://%s:%s@%s", "see http://a.b/c: me@host",
+    "https://{username}:{password}@{host}/", "https://%s:%s@%s", "http://gebruiker:wachtwoord@server:poort/", "http://jschmoe:xyzzy@www.bogus.net:8000/", "https://%USER%:%PASSWORD%@host", "this is clearer " + some(32, HEX), "see http://a.b/c: me@host",
     # keys, in words
     "-----BEGIN PUBLIC KEY-----\n" + some(64) + "\n-----END PUBLIC KEY-----", "-----BEGIN CERTIFICATE-----\n" + some(64) + "\n", "-----BEGIN PRIV" + "ATE KEY-----",
     "-----BEGIN RSA PRIV" + "ATE KEY-----\n...\n-----END RSA PRIV" + "ATE KEY-----", "-----BEGIN PRIV" + "ATE KEY-----\n<your key>\n-----END PRIV" + "ATE KEY-----", "the PRIVATE KEY stays at home",
@@ -242,6 +242,12 @@ def test_the_file_with_the_prompt_is_looked_at_too(stage):
     prompt = stage.file(f"look\n{AWS}\n", "ask.md")
     done = stage.run("claude", "send", "--kind", "plan", "--file", stage.file("# Plan\n"), "--next-file", prompt)
     assert done.code == 2 and "ask.md, line 2: aws-access-key" in done.err and silent(done, AWS)
+
+
+def test_standard_input_is_looked_at_too(stage):
+    stage.open_pair()
+    done = stage.run("claude", "send", "--kind", "plan", "--file", "-", "--next", "go", stdin=f"# Plan\n{AWS}\n".encode())
+    assert done.code == 2 and "standard input, line 2: aws-access-key" in done.err and silent(done, AWS)
 
 
 def test_every_line_is_named_with_the_flags_that_would_allow_it(stage):
