@@ -11,7 +11,7 @@ TREE = ast.parse(SOURCE)
 MARKED = re.findall(r"(?m)^# -{20,} (\d+) ([a-z ]+)(, when called|, with it)?$", SOURCE)
 BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, m[2], int(m[1])) for m in re.finditer(r"(?m)^# -{20,} (\d+) ([a-z ]+)(?:, .*)?$", SOURCE)]
 ROOMS = [name for _, name, _ in BANNERS]
-PURE = ("words", "errors", "values", "format", "findings", "rules")
+PURE = ("words", "errors", "values", "format", "secrets", "findings", "rules")
 # The names that reach outside, and the rooms that may use them.
 OPENS = {"open", "os.open", "os.read", "os.write", "os.pread", "os.fdopen", "os.listdir", "os.scandir", "os.link", "os.replace", "os.rename",
          "os.unlink", "os.mkdir", "os.makedirs", "os.rmdir", "os.fsync", "os.stat", "os.lstat", "os.fstat", "os.path.exists", "os.path.lexists"}
