@@ -243,7 +243,7 @@ class Ground:
         pair = relay.find_pair(self.shared, self.pair.slug)
         if not pair:
             return
-        self.shown("pairs", {"pairs": [relay.pair_row(pair, self.shared)], "archived": False})
+        self.shown("pairs", {"pairs": [relay.pair_row(pair, relay.bindings_in(self.shared))], "archived": False, "more": 0})
         if pair.schema_error or "claude" not in pair.participants:
             return
         given = {key: value for words in ("next", "status", "log") for key, value in vars(relay.parsed([words])[1]).items()}
@@ -378,7 +378,7 @@ def _bound(ground, dice):
         relay.has_gone(binding)
         relay.is_stale(binding, 0.0, 1.0)
     relay.binding_here(ground.shared, ground.who)
-    relay.live_holder(ground.pair, ground.who, ground.shared, ground.world)
+    relay.live_holders(ground.who, ground.shared, ground.world)
     case = relay._Case(ground.world, ground.who, relay.project_of(ground.world), 0.0, False)
     for path in relay._binding_files(ground.shared):
         relay._is_stale_binding(path, case)
