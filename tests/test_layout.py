@@ -46,6 +46,7 @@ APART = {
     ("demo", "time.time"), ("demo", "time.sleep"),  # it times real wakes
     ("world", "os.write"),  # what `run` runs prints goes on to our own streams as it comes
     ("disk", "time.sleep"),  # waiting for a lock
+    ("command line", "os._exit"),  # a run that stands in a call to a dead disk is ended by its other thread
     ("turns", "time.monotonic"), ("turns", "os.getppid"),  # the wait's own deadline and parent
 }  # fmt: skip
 
