@@ -89,8 +89,9 @@ def piped(stage, author, *words, script=SCRIPT, **more):
 def test_standard_input_that_stays_silent_is_refused(stage):
     stage.open_pair()
     child = piped(stage, "claude", "send", "--kind", "note", "--next", "x", "--file", "-", script=quick(stage, STDIN_SILENCE_S=0.1))
-    done, _ = ended_within(child, 20)
-    assert done.code == 2 and "nothing came on standard input" in done.err and "hint: " in done.err, done
+    assert child.wait(timeout=20) == 2
+    told = child.stderr.read()
+    assert "nothing came on standard input" in told and "hint: " in told
     assert not list(stage.shared.rglob("001-*"))
 
 
