@@ -41,7 +41,7 @@ class Soak:
         self.stage, self.dice, self.turns, self.wanted, self.at_once = stage, random.Random(seed), turns, pairs, at_once
         self.now, self.looks = 1_800_000_000.0, [(time.time(), 1_800_000_000.0)]
         self.pids, self.numbers, self.live = iter(range(NO_SUCH_PID, 2**31)), iter(range(1, 2**31)), {}
-        self.fuse, self.dead, self.cost = 0, False, Counter()
+        self.lit, self.fuse, self.dead, self.cost = 0, 0, False, Counter()
         self.who = self.own = None
         self.told = {}  # slug: {nonce: author}
         self.count, self.samples, self.done_pairs, self.events = 0, [], 0, Counter()
@@ -56,6 +56,7 @@ class Soak:
         except ImportError:  # To look for it again and again is a fifth of the time.
             monkeypatch.setitem(sys.modules, "_sha2", None)
         monkeypatch.setattr(RELAY.World, "now", lambda _: self.now)
+        monkeypatch.setattr(RELAY, "main", functools.partial(self._main, RELAY.main))
         seen_process, modified_at = RELAY.process, RELAY.modified_at
         monkeypatch.setattr(RELAY, "process", lambda pid: self.live.get(pid) or (None if pid >= NO_SUCH_PID else seen_process(pid)))
         monkeypatch.setattr(RELAY, "this_process", lambda: self.own)
@@ -65,6 +66,14 @@ class Soak:
         monkeypatch.setattr(RELAY, "modified_at", lambda path: self._then(modified_at(path)))
         for name in {*CHANGES, *COSTS}:
             monkeypatch.setattr(os, name, self._counted(name, getattr(os, name)))
+
+    def _main(self, really, *given):
+        """Only relay's own calls are counted down, not those of the stage."""
+        self.fuse = self.lit
+        try:
+            return really(*given)
+        finally:
+            self.fuse, self.dead = 0, False
 
     def _then(self, at):
         """A time of the real clock as the soak's clock has it."""
@@ -96,14 +105,13 @@ class Soak:
         """One command, killed first where the dice say so; then the same again."""
         for again in (False, True):
             self.who, self.own = who, self.process()
-            self.fuse = self.dice.randint(1, 45) if not again and self.dice.random() < kill else 0
+            self.lit = self.dice.randint(1, 45) if not again and self.dice.random() < kill else 0
             signal = {"CLAUDE_CODE_SESSION_ID" if who.author == "claude" else "CODEX_THREAD_ID": who.id}
             try:
                 return self.stage.run(None, *words, stdin=stdin, RELAY_AUTO_ROUND_CAP="0", **signal)
             except Killed:
                 self.events["killed"] += 1
             finally:
-                self.fuse, self.dead = 0, False
                 del self.live[self.own.pid]
         raise AssertionError("killed twice")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import random
+import shutil
 import statistics
+import tempfile
 
 import pytest
+from conftest import Stage
 from soak import Soak
 
 pytestmark = pytest.mark.slow
@@ -16,6 +20,17 @@ TURNS, PAIRS = int(os.environ.get("RELAY_SOAK_TURNS", "10000")), int(os.environ.
 def rss():
     with open("/proc/self/statm") as told:
         return int(told.read().split()[1]) * 4096
+
+
+@pytest.fixture
+def stage(stage):
+    """In memory, where there is enough: a disk that writes back with each rename takes most of the day's time."""
+    shm = "/dev/shm"
+    if not os.path.isdir(shm) or shutil.disk_usage(shm).free < 2**30:
+        yield stage
+        return
+    with tempfile.TemporaryDirectory(dir=shm) as folder:
+        yield Stage(pathlib.Path(folder) / "day")
 
 
 def test_a_whole_day(stage, monkeypatch):
