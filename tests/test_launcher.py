@@ -78,7 +78,7 @@ def slashed(folder, name):
     return f"{folder}/" if name.endswith("/") else folder
 
 
-PLANTED = marshal.dumps(compile("print('PLANTED')", "planted", "exec"))
+PLANTED = marshal.dumps((compile("print('PLANTED')", "planted", "exec"), {}))
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from conftest import SCRIPT
 
 SOURCE = SCRIPT.read_text()
 TREE = ast.parse(SOURCE)
-BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, m[2], int(m[1])) for m in re.finditer(r"(?m)^# -{20,} (\d+) (.+)$", SOURCE)]
+MARKED = re.findall(r"(?m)^# -{20,} (\d+) ([a-z ]+)(, when called|, with it)?$", SOURCE)
+BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, m[2], int(m[1])) for m in re.finditer(r"(?m)^# -{20,} (\d+) ([a-z ]+)(?:, .*)?$", SOURCE)]
 ROOMS = [name for _, name, _ in BANNERS]
 PURE = ("words", "errors", "values", "format", "findings", "rules")
 # The names that reach outside, and the rooms that may use them.
@@ -104,3 +105,28 @@ def test_the_table_of_contents_repeats_the_banners(relay):
     contents = re.findall(r"(?m)^ ?(\d+) (\w+(?: \w+)?)  ", relay.__doc__)
     assert [(int(number), name) for number, name in contents] == [(number, name) for _, name, number in BANNERS]
     assert [number for _, _, number in BANNERS] == list(range(1, len(BANNERS) + 1))
+
+
+def units():
+    """The rooms that the launcher loads together when one of their functions is called, by each of them."""
+    found, unit = {}, ""
+    for _, name, mark in MARKED:
+        unit = {", when called": name, ", with it": unit}.get(mark, "")
+        found |= {name: unit} if unit else {}
+    return found
+
+
+def test_of_a_room_that_is_loaded_when_called_others_only_call_functions():
+    loaded = units()
+    assert loaded["transport"] == loaded["code sync"] and "turns" not in loaded
+    homes = {name.id: room_at(n.lineno) for n in TREE.body if isinstance(n, (ast.Assign, ast.AnnAssign))
+             for t in (n.targets if isinstance(n, ast.Assign) else [n.target]) for name in ast.walk(t) if isinstance(name, ast.Name)}  # fmt: skip
+    classes = {n.name: room_at(n.lineno) for n in TREE.body if isinstance(n, ast.ClassDef)}
+    called = {(n.func.id, n.func.lineno) for n in ast.walk(TREE) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    typed = {(n.id, n.lineno) for f in ast.walk(TREE) if isinstance(f, (ast.FunctionDef, ast.AnnAssign))
+             for part in ([f.annotation] if isinstance(f, ast.AnnAssign) else [f.returns, *(a.annotation for a in ast.walk(f.args) if isinstance(a, ast.arg))])
+             if part for n in ast.walk(part) if isinstance(n, ast.Name)}  # fmt: skip
+    wrong = [f"line {line}: {name} ({home})" for name, line in references() for home in [homes.get(name) or classes.get(name)]
+             if loaded.get(home) and loaded[home] != loaded.get(room_at(line), "none")
+             and (name in homes or (name, line) not in called | typed)]  # fmt: skip
+    assert not wrong

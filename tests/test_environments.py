@@ -1,0 +1,131 @@
+"""A whole review, played by real processes, on machines that are set up in odd ways."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import pytest
+from conftest import SCRIPT
+
+pytestmark = pytest.mark.slow
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NO_NAMESPACE = os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
+# Outside this checkout and the temporary folders, where the launcher trusts neither bytecode nor a Python.
+CACHE = pathlib.Path.home() / ".cache" / "agent-relay-tests"
+SFTP = next((path for path in ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server") if os.path.exists(path)), None)
+
+
+@pytest.fixture
+def place():
+    """A folder for an installed relay, a home and scratch projects."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="relay environments '", dir=CACHE))
+    (folder / "home").mkdir()
+    shutil.copytree(SCRIPT.parents[1], folder / "agent-relay")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def played(place, before=(), **env):
+    """What the demo printed: nine relay processes, two waits, git, evidence, a refusal, a close and a proof."""
+    env = {"HOME": str(place / "home"), "PATH": os.environ["PATH"], "TMPDIR": str(place), "LANG": "C.UTF-8", "XDG_CACHE_HOME": str(CACHE), **env}
+    done = subprocess.run(
+        [*before, place / "agent-relay/bin/relay", "demo"], env={key: value for key, value in env.items() if value is not None},
+        cwd=place, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0 and not done.stderr, done
+    assert "5 artifacts, 2 findings: all proven" in done.stdout and "nothing was published" in done.stdout, done.stdout
+    assert not [path for path in place.iterdir() if path.name not in ("home", "agent-relay", "mount", "tools")], "litter"
+    return done.stdout
+
+
+def mounts(script):
+    """A command prefix: these mounts are made in a namespace of its own, then the program runs."""
+    return "unshare", "-m", "sh", "-c", f'{script} || exit 99; exec "$0" "$@"'
+
+
+@pytest.mark.skipif(bool(NO_NAMESPACE), reason="needs a mount namespace")
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_with_another_shell_as_bin_sh(place, shell):
+    program = shutil.which(shell)
+    if not program:
+        pytest.skip(f"{shell} is not here")
+    asked = subprocess.run([*mounts(f"mount --bind {program} $(readlink -f /bin/sh)"), "/bin/sh", "-c", "echo $BASH_VERSION; readlink /proc/$$/exe"], capture_output=True, text=True)
+    assert asked.returncode == 0 and shell in asked.stdout.splitlines()[-1] + os.path.realpath(program), asked
+    played(place, mounts(f"mount --bind {program} $(readlink -f /bin/sh)"))
+
+
+def test_with_no_python3_but_a_python_of_a_version(place):
+    tools = place / "tools"
+    tools.mkdir()
+    version = "python%d.%d" % sys.version_info[:2]
+    for name, program in {version: sys.executable, "git": shutil.which("git")}.items():
+        (tools / name).symlink_to(os.path.realpath(program))
+    played(place, PATH=str(tools))
+
+
+@pytest.mark.parametrize("env", [
+    {"HOME": None}, {"HOME": ""}, {"HOME": "/nonexistent"}, {"LANG": "C"}, {"LANG": None, "LC_ALL": "POSIX"}, {"TERM": "dumb", "COLUMNS": "20"},
+    {"GIT_DIR": "/nonexistent", "GIT_INDEX_FILE": "/nonexistent/index"}, {"PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"},
+], ids=str)  # fmt: skip
+def test_with_an_odd_environment(place, env):
+    played(place, **env)
+
+
+@pytest.mark.parametrize("umask", ["000", "077", "0777"])
+def test_under_any_umask(place, umask):
+    if umask == "0777" and os.geteuid():
+        pytest.skip("git itself needs to read what it wrote")
+    played(place, ("sh", "-c", f'umask {umask}; exec "$0" "$@"'))
+
+
+@pytest.mark.skipif(bool(NO_NAMESPACE), reason="needs a mount namespace")
+def test_with_a_home_that_cannot_be_written(place):
+    played(place, mounts(f'mount -t tmpfs -o ro none "{place}/home"'))
+
+
+def test_in_a_path_with_blanks_and_quotes(place):
+    odd = place / "home" / "it's a \"place\" $HOME `x` \\ ü"
+    odd.mkdir()
+    played(place, TMPDIR=str(odd))
+    assert not list(odd.iterdir())
+
+
+@pytest.fixture
+def without_links(place):
+    """A FUSE mount on which hard links are refused: sshfs over an sftp server of its own, without a network."""
+    if not shutil.which("sshfs") or not SFTP or not os.path.exists("/dev/fuse"):
+        pytest.skip("needs sshfs, sftp-server and /dev/fuse")
+    (place / "tools").mkdir()
+    behind, mount, server = place / "tools/behind", place / "mount", place / "tools/server"
+    behind.mkdir()
+    mount.mkdir()
+    server.write_text(f"#!/bin/sh\nexec {SFTP}\n")
+    server.chmod(0o755)
+    link = pathlib.Path(tempfile.mkdtemp(prefix="relay-sftp-")) / "s"  # sshfs splits the command at blanks.
+    link.symlink_to(place)
+    done = subprocess.run(["sshfs", "-o", f"disable_hardlink,ssh_command={link}/tools/server", f"here:{link}/tools/behind", mount], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"sshfs cannot mount here: {done.stderr.strip()}")
+    with pytest.raises(OSError):
+        (mount / "a").write_text("")
+        os.link(mount / "a", mount / "b")
+    (mount / "a").unlink()
+    yield mount
+    subprocess.run(["umount", mount], check=True)
+    shutil.rmtree(link.parent)
+
+
+def test_a_review_on_a_mount_without_hard_links(place, without_links):
+    played(place, TMPDIR=str(without_links))
+
+
+def test_the_suite_of_the_record_on_a_mount_without_hard_links(without_links):
+    """The tests whose subject is what stands on disk, with every ledger on that mount."""
+    names = ("turns", "verdict", "tampering", "late_and_double", "verify", "second_look")
+    words = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-m", "not slow and not hosts", f"--basetemp={without_links}/t", *(f"tests/test_{name}.py" for name in names)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:]
