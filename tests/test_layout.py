@@ -48,6 +48,7 @@ APART = {
     ("world", "os.write"),  # what `run` runs prints goes on to our own streams as it comes
     ("disk", "time.sleep"),  # waiting for a lock
     ("terminal", "os.write"), ("terminal", "os.read"), ("terminal", "os.kill"),  # the screen is a device; Ctrl-Z is passed on to oneself
+    ("command line", "os._exit"),  # a run that stands in a call to a dead disk is ended by its other thread
     ("turns", "time.monotonic"), ("turns", "os.getppid"),  # the wait's own deadline and parent
 }  # fmt: skip
 
