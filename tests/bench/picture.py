@@ -34,7 +34,7 @@ def bars(rows, y):
     parts = [text(20, 26, "Each figure as a share of its limit", "title")]
     for row in rows:
         share = row["value"] / row["limit"]
-        width = min(share, 1.6) / 1.6 * SCALE_W
+        width = max(0, min(share, 1.6)) / 1.6 * SCALE_W
         at = LEFT + SCALE_W / 1.6
         parts += [
             text(LEFT - 10, y + 15, row["what"], anchor="end"),
