@@ -4,6 +4,7 @@ No secret-looking literal stands here: each is put together when the tests run.
 """
 
 import json
+import os
 import random
 import string
 import sys
@@ -120,6 +121,7 @@ HARMLESS = [
     # keys, in words
     "-----BEGIN PUBLIC KEY-----\n" + some(64) + "\n-----END PUBLIC KEY-----", "-----BEGIN CERTIFICATE-----\n" + some(64) + "\n", "-----BEGIN PRIV" + "ATE KEY-----",
     "-----BEGIN RSA PRIV" + "ATE KEY-----\n...\n-----END RSA PRIV" + "ATE KEY-----", "-----BEGIN PRIV" + "ATE KEY-----\n<your key>\n-----END PRIV" + "ATE KEY-----", "the PRIVATE KEY stays at home",
+    "-----BEGIN RSA PRIV" + "ATE KEY-----\nMIIEXAMPLE" + some(54) + "\n-----END RSA PRIV" + "ATE KEY-----",
     "it begins with `-----BEGIN PRIV" + "ATE KEY-----` as of\ncommit 0123456789abcdef0123456789abcdef01234567 and " + some(64),
     # patterns that describe secrets
     r"gh[pousr]_[A-Za-z0-9]{36,255}", r"AKIA[0-9A-Z]{16}", r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]+?-----END", r"xox[baprs]-([0-9a-zA-Z]{10,48})", r"://[^/\s:@]+:([^/\s@]{3,50})@",
@@ -191,6 +193,7 @@ def test_the_work_grows_with_the_text_and_not_faster(unit):
             sys.setprofile(None)
         counts.append(calls)
     assert counts[1] <= 3.2 * counts[0] + 2000
+    assert counts[1] < 15_000 or unit not in ("ghp_", "(ghp_", "://:@", "sk-", "MT", "(MT", "bearer:"), "each place was looked at by hand"
 
 
 def test_a_text_without_a_suspicion_costs_no_import_of_re(stage, monkeypatch):
@@ -370,9 +373,11 @@ def test_a_body_over_the_limit_is_refused_before_it_is_read(stage, monkeypatch):
     file = stage.file("# Plan\n")
     with open(file, "r+b") as held:
         held.truncate(RELAY.MAX_ARTIFACT_BYTES + 1)
-    monkeypatch.setattr(RELAY, "secrets_in", lambda text: pytest.fail("looked at"))
+    really, read = os.read, []
+    monkeypatch.setattr(os, "read", lambda handle, size: read.append(len(made := really(handle, size))) or made)
     done = stage.run("claude", "send", "--kind", "plan", "--file", file, "--next", "go")
     assert done.code == 2 and "larger than 16777216 bytes (16 MiB)" in done.err and unchanged(path, before)
+    assert sum(read) < 1024 * 1024
 
 
 def test_body_and_prompt_together_keep_to_the_limit(stage, monkeypatch):
