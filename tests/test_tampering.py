@@ -418,12 +418,13 @@ def test_a_damaged_artifact_sent_again_says_what_to_do(stage):
 # ---- around the artifacts
 
 
-def test_a_linked_pair_folder_is_no_pair(stage):
+def test_a_linked_pair_folder_is_named_and_not_looked_into(stage):
     pair = plan_sent(stage)
     shutil.move(pair, stage.folder / "moved")
     pair.symlink_to(stage.folder / "moved")
     done = stage.run("codex", "next")
-    assert SECRET not in done.out and done.action == "bootstrap"
+    assert SECRET not in done.out and done.code == 2
+    assert f"{pair} is not a folder (or is a link to one)\nhint: move it away: mv {pair} {pair}.old" in done.err
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seq": 1}\nnot json\n', '{"name": "../../x", "sha256": 5}\n', "\0\0\0"])
