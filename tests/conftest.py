@@ -259,8 +259,15 @@ def template(tmp_path_factory):
     _TEMPLATE.append(made.project)
 
 
+def woken_by_nobody(pair, _scratch, _env, world):
+    """Stands for a real process that waits, in tests that are not about the doctor."""
+    return RELAY.publish_note(pair, world), RELAY.Check("wait", "not tried")
+
+
 @pytest.fixture
 def stage(tmp_path, monkeypatch, request):
+    monkeypatch.setattr(RELAY, "woken_by", woken_by_nobody)
+    monkeypatch.setattr(RELAY, "launched_with", lambda: {"folder": str(tmp_path)})
     if not getattr(request.module, "ASKS_GIT", False):
         monkeypatch.setattr(RELAY, "_scanned", scanned_once)
     monkeypatch.setenv("HOME", "/nonexistent/the-real-home-is-off-limits")

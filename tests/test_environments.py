@@ -107,7 +107,11 @@ def without_links(place):
     server.chmod(0o755)
     link = pathlib.Path(tempfile.mkdtemp(prefix="relay-sftp-")) / "s"  # sshfs splits the command at blanks.
     link.symlink_to(place)
-    done = subprocess.run(["sshfs", "-o", f"disable_hardlink,ssh_command={link}/tools/server", f"here:{link}/tools/behind", mount], capture_output=True, text=True)
+    for more in (",no_contain_symlinks", ""):  # Newer versions refuse to read links that lead out of the mount: so pytest's own.
+        options = f"disable_hardlink,ssh_command={link}/tools/server{more}"
+        done = subprocess.run(["sshfs", "-o", options, f"here:{link}/tools/behind", mount], capture_output=True, text=True)
+        if not done.returncode:
+            break
     if done.returncode:
         pytest.skip(f"sshfs cannot mount here: {done.stderr.strip()}")
     with pytest.raises(OSError):

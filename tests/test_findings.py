@@ -245,7 +245,7 @@ def test_many_findings_are_shown_in_bounds(stage):
     asked(stage)
     stage.send("codex", "review", findings(*(f"minor - {n}" for n in range(200))))
     told = stage.ok("claude", "next").out.partition("---- ")[0]
-    assert "open: 200 minor" in told and "  2.20 minor - 19\n  and 180 more: relay findings\n" in told
+    assert "open: 200 minor" in told and "  2.20 minor - \"19\"\n  and 180 more: relay findings\n" in told
     assert len(stage.ok("claude", "brief").out.encode()) <= 2048
     assert len(stage.ok("claude", "findings").out.splitlines()) == 200
 
@@ -475,15 +475,15 @@ def test_findings_lists_what_is_unsettled_unanswered_or_all(stage):
     assert list(states(stage, "--all").values()) == list(ALL_STATES)
     assert stage.run("claude", "findings", "--open", "--all").code == 2
     text = stage.ok("claude", "findings", "--all").out
-    assert [line.split()[0] for line in text.splitlines()] == [f"2.{n}" for n in range(1, 9)] and "fixed: x" in text
+    assert [line.split()[0] for line in text.splitlines()] == [f"2.{n}" for n in range(1, 9)] and 'fixed: "x"' in text
 
 
 def test_next_status_brief_and_log_show_what_is_open(stage):
     asked(stage)
     stage.send("codex", "review", findings("blocker src/pay.py:120 A refund of 0", '  saw ZeroDivisionError', 'minor "docs/api page.md":3 Says cents', "nit - WIP"))
     told = stage.ok("claude", "next").out
-    assert "open: 1 blocker, 1 minor, 1 nit" in told and "  2.1 blocker src/pay.py:120 A refund of 0\n" in told
-    assert '  2.2 minor "docs/api page.md":3 Says cents\n' in told and "  2.3 nit - WIP\n" in told
+    assert "open: 1 blocker, 1 minor, 1 nit" in told and '  2.1 blocker src/pay.py:120 "A refund of 0"\n' in told
+    assert '  2.2 minor "docs/api page.md":3 "Says cents"\n' in told and '  2.3 nit - "WIP"\n' in told
     assert "open: 1 blocker, 1 minor, 1 nit; relay findings" in stage.ok("claude", "status").out
     assert [row["id"] for row in stage.ok("claude", "status", "--json").json["findings"]] == ["2.1", "2.2", "2.3"]
     brief = stage.ok("claude", "brief").out
@@ -492,7 +492,7 @@ def test_next_status_brief_and_log_show_what_is_open(stage):
     stage.send("codex", "review", dispositions("2.1 accepted"))
     assert "settled: 2.1 accepted" in stage.ok("claude", "next").out
     log = stage.ok("claude", "log").out
-    for words in ("2.1 blocker A refund of 0", "2.1 fixed guard added", "2.1 accepted", "2.3 wontfix history is history", "open: 1 minor, 1 nit"):
+    for words in ("2.1 blocker src/pay.py:120 \"A refund of 0\" [accepted]", '2.1 fixed "guard added"', "2.1 accepted", '2.3 wontfix "history is history"', "open: 1 minor, 1 nit"):
         assert words in log, words
 
 

@@ -237,7 +237,7 @@ def test_every_body_is_kept_byte_for_byte_through_send_and_draft(stage, relay, p
         for done in (sent, stage.ok("codex", "publish", draft)):
             found = published(relay, pair, done.out)
             assert found.body.encode() == body
-            assert stage.run("claude", "show", str(found.name.seq), "--raw").out.encode() == body
+            assert stage.run("claude", "show", str(found.name.seq), "--raw").out.encode().endswith(b"\n---\n" + body)
 
 
 def test_a_prompt_given_twice_is_refused_and_neither_is_lost(stage, relay, pair):
@@ -708,5 +708,7 @@ def test_a_json_document_is_laid_out_as_the_standard_library_does(relay):
 
     for _ in range(500):
         made = value(4)
-        assert relay.json_document(made).decode() == json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+        plain = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+        assert relay.json_document(made).decode() == "".join(c if relay.visible(c) == c else relay.json_escape(c) for c in plain)
+        assert json.loads(relay.json_document(made)) == made
         assert json.loads(relay.json_line({"k": made})) == {"k": made}

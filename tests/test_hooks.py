@@ -97,11 +97,14 @@ def test_a_codex_exec_is_neither_nudged_nor_told_that_it_will_be(relay, stage, m
 
 
 def test_findings_are_named_by_number_and_severity_only(relay, stage, pair):
-    rows = [{"id": "4.1", "severity": "blocker", "path": "a.py", "line": 3, "text": "PEER", "state": "open"}, {"id": "4.2", "severity": "nit", "text": "PEER"},
-            {"id": "[relay-action] x", "severity": "blocker"}, {"id": "4.3", "severity": "made up"}, "no row"]  # fmt: skip
-    words = relay.findings_in_words(relay.open_findings(type("A", (), {"sidecar": {"open": rows}})))
+    stem = "004-codex-review"
+    rows = [{"id": "4.1", "severity": "blocker", "path": "a.py", "line": "3", "text": "PEER", "state": "open", "artifact": stem},
+            {"id": "4.2", "severity": "nit", "text": "PEER", "artifact": stem}, {"id": "[relay-action] x", "severity": "blocker", "artifact": stem},
+            {"id": "4run-this.1", "severity": "blocker", "artifact": stem}, {"id": "4.3", "severity": "made up", "artifact": stem},
+            {"id": "4run-this.1", "severity": "blocker", "artifact": "004-run-this-review"}, "no row"]  # fmt: skip
+    words = relay.findings_in_words(relay.fold_from({"open": rows}).unsettled, ("claude", "codex"))
     assert words == "1 blocker (4.1), 1 nit (4.2)"
-    assert relay.findings_in_words(relay.open_findings(None)) == ""
+    assert relay.findings_in_words((), ("claude", "codex")) == ""
 
 
 def test_an_instance_without_a_pair_is_told_which_one_waits_for_it_or_who_stands_in_its_place(stage):

@@ -11,7 +11,7 @@ TREE = ast.parse(SOURCE)
 MARKED = re.findall(r"(?m)^# -{20,} (\d+) ([a-z ]+)(, when called|, with it)?$", SOURCE)
 BANNERS = [(SOURCE.count("\n", 0, m.start()) + 1, m[2], int(m[1])) for m in re.finditer(r"(?m)^# -{20,} (\d+) ([a-z ]+)(?:, .*)?$", SOURCE)]
 ROOMS = [name for _, name, _ in BANNERS]
-PURE = ("words", "errors", "values", "format", "findings", "rules")
+PURE = ("words", "errors", "values", "format", "secrets", "findings", "rules")
 # The names that reach outside, and the rooms that may use them.
 OPENS = {"open", "os.open", "os.read", "os.write", "os.pread", "os.fdopen", "os.listdir", "os.scandir", "os.link", "os.replace", "os.rename",
          "os.unlink", "os.mkdir", "os.makedirs", "os.rmdir", "os.fsync", "os.stat", "os.lstat", "os.fstat", "os.path.exists", "os.path.lexists"}
@@ -47,6 +47,7 @@ APART = {
     ("demo", "time.time"), ("demo", "time.sleep"),  # it times real wakes
     ("world", "os.write"),  # what `run` runs prints goes on to our own streams as it comes
     ("disk", "time.sleep"),  # waiting for a lock
+    ("terminal", "os.write"), ("terminal", "os.read"), ("terminal", "os.kill"),  # the screen is a device; Ctrl-Z is passed on to oneself
     ("turns", "time.monotonic"), ("turns", "os.getppid"),  # the wait's own deadline and parent
 }  # fmt: skip
 
@@ -93,6 +94,13 @@ def test_references_between_rooms_point_up():
     pairs = [(name, line) for name, line in references() if name in homes]
     assert len(pairs) > 1000
     assert not [f"line {n}: {name} ({homes[name]})" for name, n in pairs if order.index(homes[name]) > order.index(room_at(n))]
+
+
+def test_a_name_is_given_once():
+    """A room's own name that a later room gives again would be the later one's for both."""
+    given = [name for node in TREE.body for name in ([node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else
+             [ast.unparse(target) for target in node.targets] if isinstance(node, ast.Assign) else [])]  # fmt: skip
+    assert not {name for name in given if given.count(name) > 1}
 
 
 def test_a_leading_underscore_means_used_only_in_this_room():

@@ -92,10 +92,11 @@ def test_a_gitignore_that_is_there_is_left_as_it_is(stage):
 LOOKING = (
     "status", "status --json", "status --last 2", "status --require-binding", "show", "show 1", "show 1 --raw --json", "log", "log --json",
     "brief", "brief --json", "pairs list", "pairs list --archived --json", "pair show", "whoami", "whoami --json", "version", "version --json",
-    "doctor", "doctor --json", "issue list", "issue list --json", "help", "help send", "hook claude Stop", "--version", "--help", "pair ensure",
+    "issue list", "issue list --json", "help", "help send", "hook claude Stop", "--version", "--help", "pair ensure",
     "findings", "findings --all --json", "verify", "verify --all --json",
     "hooks status", "hooks doctor", "hooks rules", "hooks install --dry-run --target both", "hooks uninstall --dry-run --target both",
     "statusline", "statusline --json", "statusline install --dry-run", "statusline uninstall --dry-run", "statusline doctor",
+    "watch", "watch --all", "completion bash", "complete show", "help topics",
 )  # fmt: skip
 
 

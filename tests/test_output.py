@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 
 import pytest
-from conftest import RELAY, SCRIPT
+from conftest import RELAY, ROOT, SCRIPT
 
 PATHS = re.compile(r"/\S+")
 
@@ -206,7 +207,42 @@ def test_without_arguments_the_overview_is_printed(stage):
     done = stage.ok("claude")
     assert done.out == stage.ok(None, "--help").out == stage.ok(None, "help").out
     for command in RELAY.ALL_COMMANDS:
-        assert command.hidden or f"  {command.words} " in done.out
+        assert command.hidden or f"  {command.words} " in done.out or command.words in done.out.split("old names: ")[1].split("\n")[0].split(", ")
+
+
+def test_the_overview_stays_small_and_groups_every_command_by_what_it_is_for(stage):
+    assert len(stage.ok(None, "help").out.encode()) <= 4171
+    for command in RELAY.ALL_COMMANDS:
+        assert command.hidden or RELAY.purpose_of(command) != "more", command.words
+
+
+def test_every_example_in_the_manual_is_taken_by_the_parser_and_every_other_page_exists(stage):
+    words = {c.words for c in RELAY.ALL_COMMANDS if not c.hidden}
+    known = words | {"topics"} | {path.stem for path in (ROOT / "skills/agent-relay/references").glob("*.md")}
+    for examples in (RELAY._EXAMPLES, RELAY._SEE_ALSO, RELAY._ENDS):
+        assert examples.keys() <= words
+    for command, lines in RELAY._EXAMPLES.items():
+        for line in lines:
+            typed = shlex.split(line.split(">")[0])
+            assert typed[0] == "relay" and RELAY.parsed(typed[1:])[0].words == command, line
+    assert {page for told in RELAY._SEE_ALSO.values() for page in told.split(", ")} <= known
+
+
+@pytest.mark.parametrize("width", [20, 40, 79])
+def test_the_manual_is_wrapped_to_a_terminal_and_loses_no_word(relay, stage, width):
+    for words in ([], ["send"], ["hooks"], ["topics"]):
+        told = stage.ok(None, "help", *words).out
+        laid = relay._laid(told, width)
+        assert all(len(line) <= width for line in laid.split("\n"))
+        assert "".join(laid.split()) == "".join(told.split())
+
+
+def test_help_lists_topics_all_commands_and_data(stage):
+    assert "  file-protocol " in stage.ok(None, "help", "topics").out
+    assert stage.ok(None, "help", "--all").out.count("\nrelay ") >= len([c for c in RELAY.ALL_COMMANDS if not c.hidden]) - 1
+    rows = stage.ok(None, "help", "--json").json["commands"]
+    assert {row["command"] for row in rows} == {c.words for c in RELAY.ALL_COMMANDS if not c.hidden}
+    assert "did you mean send?" in stage.run(None, "help", "sned").err
 
 
 @pytest.mark.parametrize("command", [c for c in RELAY.ALL_COMMANDS if not c.hidden], ids=lambda c: c.words)

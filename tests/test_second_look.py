@@ -196,22 +196,6 @@ def test_continue_by_a_stranger_is_refused(stage, reviewed):
     assert stage.run("gemini", "continue", "--pair-id", reviewed.name).code == 2
 
 
-# ---- doctor --fix and the living
-
-
-def test_doctor_fix_leaves_a_living_run_its_number(stage, meanwhile):
-    pair = stage.open_pair()
-
-    def fix(*_):
-        os.utime(pair / ".seq" / "001", (1, 1))  # as if it had been stopped for a while
-        assert stage.process("codex", "doctor", "--fix").code == 0
-        assert (pair / ".seq" / "001").exists()
-
-    meanwhile("_keep_draft", fix)
-    stage.send("claude", "note", "# Mine\n")
-    assert list(bodies(pair)) == ["001-claude-note.md"] and not stage.litter()
-
-
 def test_a_send_again_stopped_at_its_end_is_not_sent_a_third_time(stage, monkeypatch, relay):
     pair = stage.open_pair()
     words = "send", "--kind", "note", "--file", stage.file("# A\n"), "--next", "go"
@@ -417,8 +401,8 @@ def read_only(stage, author, *words):
 
 
 READ_ONLY = [
-    ("next", 0), ("status", 0), ("show", 0), ("wait --timeout 0", 0), ("brief", 0), ("log", 0), ("doctor", 0),
-    ("doctor --fix", 0), ("whoami", 0),
+    ("next", 0), ("status", 0), ("show", 0), ("wait --timeout 0", 0), ("brief", 0), ("log", 0), ("doctor", 1),
+    ("doctor --fix", 1), ("whoami", 0),
     ("send --kind review --file FILE --next go", 2), ("claim --kind review", 2), ("close --reason done", 2),
 ]  # fmt: skip
 
@@ -430,7 +414,7 @@ def test_a_ledger_that_cannot_be_written_is_read_all_the_same(stage, words, code
     file = stage.file("# Review\n")
     done = read_only(stage, "codex", SCRIPT, *(file if word == "FILE" else word for word in words.split()))
     assert done.returncode == code, done
-    assert code == 0 or "hint: allow this sandbox to write" in done.stderr
+    assert code < 2 or "hint: allow this sandbox to write" in done.stderr
 
 
 def test_preflight_answers_in_json_over_a_read_only_ledger(stage):

@@ -348,9 +348,9 @@ def test_the_line_tells_of_damage_of_a_peer_that_is_gone_and_of_what_is_open(sta
     key = next(pair.parent.glob("_relay/bindings/claude-*")).stem
     tree = stage.shared / "_relay/tree"
     tree.mkdir()
-    told = {"pair": pair.name, "at": "2020-01-01T00:00:00+00:00", "text": "moved in 2 of 7"}
+    told = {"pair": pair.name, "at": "2020-01-01T00:00:00+00:00", "known": 1, "moved": 2, "outside": 0, "reviewed": 7, "elsewhere": 0}
     (tree / f"{key}.json").write_text(json.dumps(told))
-    assert "| tree: moved in 2 of 7 (" in line(stage, "claude")["text"]
+    assert "| tree: moved in 2 of 7 files (" in line(stage, "claude")["text"]
     (tree / f"{key}.json").write_text(json.dumps({**told, "pair": "another"}))
     assert "tree" not in line(stage, "claude")["text"]
     (pair / "001-claude-plan.md").write_text("forged")

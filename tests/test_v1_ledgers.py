@@ -87,7 +87,8 @@ def test_looking_changes_no_byte_of_a_pair(stage, name):
         stage.run("claude", *words)
     if v1.PAIRS[name].get("artifacts"):
         assert "verified" in stage.ok("claude", "show", "1", "--pair-id", slug).out
-        assert stage.ok("claude", "show", "1", "--raw", "--pair-id", slug).out.startswith("\n# plan 1\n\nText: of ")
+        files = b"".join(path.read_bytes() for path in sorted(folder.glob("001-*.md")))
+        assert stage.ok("claude", "show", "1", "--raw", "--pair-id", slug).out.encode() == files != b""
     assert v1.snapshot(folder) == before
 
 

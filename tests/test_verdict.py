@@ -78,25 +78,25 @@ def test_only_a_grave_finding_keeps_a_review_from_approving(stage):
     for severity in ("blocker", "major", "minor", "nit"):
         done = approve(stage, "--not-run", "read only", "--dry-run", text=findings(f"{severity} reviewed.py:1 Wrong"))
         told = unmet(done) if done.code else []
-        assert told == ([f"2.1 {severity} reviewed.py:1 is unanswered: Wrong"] if severity in ("blocker", "major") else [])
+        assert told == ([f'2.1 {severity} reviewed.py:1 is unanswered: "Wrong"'] if severity in ("blocker", "major") else [])
 
 
 @pytest.mark.parametrize("answer", ["fixed so", *(pytest.param(answer, marks=pytest.mark.slow) for answer in ("refuted no", "deferred the user takes it"))])
 def test_an_answered_finding_is_not_in_the_way_and_a_reopened_one_is(stage, answer):
     built(stage)
     stage.send("codex", "review", findings("blocker - Wrong"))
-    assert unmet(approve(stage, "--not-run", "x")) == ["2.1 blocker - is unanswered: Wrong"]
+    assert unmet(approve(stage, "--not-run", "x")) == ['2.1 blocker - is unanswered: "Wrong"']
     stage.send("claude", "fix", dispositions(f"2.1 {answer}"))
     stage.ok("codex", "next")
     assert approve(stage, "--not-run", "x", "--dry-run").code == 0
-    assert unmet(approve(stage, "--not-run", "x", text=dispositions("2.1 reopened still"))) == ["2.1 blocker - is reopened: Wrong"]
+    assert unmet(approve(stage, "--not-run", "x", text=dispositions("2.1 reopened still"))) == ['2.1 blocker - is reopened: "Wrong"']
     assert approve(stage, "--not-run", "x", text=dispositions("2.1 accepted")).code == 0
 
 
 def test_a_finding_that_the_approver_has_not_answered_is_in_its_way_too(stage):
     built(stage)
     stage.send("claude", "review", findings("blocker - Of claude"))
-    assert unmet(approve(stage, "--not-run", "x")) == ["2.1 blocker - is unanswered: Of claude"]
+    assert unmet(approve(stage, "--not-run", "x")) == ['2.1 blocker - is unanswered: "Of claude"']
 
 
 def test_nothing_was_shown_that_a_review_could_approve(stage):
@@ -120,7 +120,7 @@ def test_nothing_was_run_and_it_is_not_said_why(stage):
     built(stage)
     assert unmet(approve(stage)) == ["nothing was run on this change set (or say why not: --not-run REASON)"]
     assert approve(stage, "--not-run", "documents only").code == 0
-    assert "not run: documents only" in stage.ok("claude", "next").out and "not run: documents only" in stage.ok("claude", "log").out
+    assert 'not run: "documents only"' in stage.ok("claude", "next").out and 'not run: "documents only"' in stage.ok("claude", "log").out
 
 
 def test_the_reason_for_running_nothing_is_one_line(stage):
@@ -137,9 +137,9 @@ def test_all_that_is_unmet_is_listed_at_once_and_nothing_is_written(stage):
     stage.ok("codex", "run", "--", "touch", "new.txt")
     before = {key: held[2] for key, held in stage.snapshot(path).items()}
     assert unmet(approve(stage, text=findings("blocker - Four"))) == [
-        "2.1 blocker - is unanswered: One",
-        "2.2 major - is unanswered: Two",
-        "3.1 blocker - is unanswered: Four",
+        '2.1 blocker - is unanswered: "One"',
+        '2.2 major - is unanswered: "Two"',
+        '3.1 blocker - is unanswered: "Four"',
         "the tree moved since 001 was published: reviewed.py",
         "run 1 changed the tree itself (new.txt); nothing was run on what is there now (or say why not: --not-run REASON)",
     ]
@@ -210,7 +210,7 @@ def test_a_close_with_all_conditions_met_says_what_it_rests_on(stage):
     assert close(stage).code == 0
     held = RELAY.parse_closed(next(stage.shared.rglob("CLOSED")).read_bytes())
     assert (held["outcome"], held["approved_by"], held["changeset"]) == ("approve", "002-codex-review", digest) and "overrode" not in held
-    assert "approve, all mended, 002-codex-review" in stage.ok("claude", "log", "--pair-id", path.name).out
+    assert 'approve, "all mended", 002-codex-review' in stage.ok("claude", "log", "--pair-id", path.name).out
 
 
 def test_the_same_bytes_committed_still_count(stage):
@@ -254,7 +254,7 @@ def test_changes_asked_for_under_a_number_taken_early_are_not_passed_over(stage)
 def test_a_finding_after_the_approval_is_in_the_way(stage):
     approved(stage)
     stage.send("codex", "review", findings("major reviewed.py:1 Overlooked"))
-    assert unmet(close(stage)) == ["3.1 major reviewed.py:1 is unanswered: Overlooked"]
+    assert unmet(close(stage)) == ['3.1 major reviewed.py:1 is unanswered: "Overlooked"']
     stage.send("claude", "note", dispositions("3.1 refuted it is meant so"))
     assert close(stage).code == 0
 
@@ -369,8 +369,8 @@ def test_what_force_overrode_is_on_record_and_in_the_log(stage):
     assert close(stage, "--force", reason="the user wants it out").code == 0
     held = RELAY.parse_closed(next(stage.shared.rglob("CLOSED")).read_bytes())
     assert held["reason"] == "the user wants it out" and held["closed_by"] == "claude"
-    for why in ("2.1 blocker reviewed.py:1 is unanswered: Boom", "codex's last verdict, in 002, asks for changes"):
-        assert why in held["overrode"] and why in stage.ok("claude", "log", "--pair-id", path.name).out
+    for why in ('2.1 blocker reviewed.py:1 is unanswered: "Boom"', "codex's last verdict, in 002, asks for changes"):
+        assert why in held["overrode"] and RELAY.in_quotes(why) in stage.ok("claude", "log", "--pair-id", path.name).out
     assert stage.ok("claude", "log", "--pair-id", path.name, "--json").json["closed"]["overrode"] == held["overrode"]
 
 

@@ -122,7 +122,8 @@ def test_own_writes_drafts_and_reading_wake_nobody(stage):
     stage.ok("claude", "next")
     assert all(still_waits(child) for child in children)
     stage.send("claude", "plan")
-    assert [ended(child)[0] for child in children] == [0, 0]
+    made = [ended(child) for child in children]
+    assert [m[0] for m in made] == [0, 0], made
 
 
 def test_a_half_published_artifact_wakes_nobody(stage):
