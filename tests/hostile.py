@@ -23,7 +23,7 @@ WORDS = {
     "SLUG": "{pair}", "FILE": "{body}", "N": "1", "SEQ": "1", "DRAFT": "{draft}", "SECONDS": "0", "TOPIC": "other", "AGE": "1h",
     "AUTHOR": "codex", "COMMAND": "true", "HOST": "host", "ID": "x", "COMMAND|TOPIC": "next", "WORD": "claude",
 }  # fmt: skip
-NOT_ALONE = {"demo"}  # has a scratch project of its own
+NOT_ALONE = {"demo", "watch"}  # the one has a scratch project of its own, the other goes on until it is stopped
 MORE = {
     "wait": ["--timeout", "0"], "bootstrap": ["--force"], "hook": ["SessionStart"], "doctor": ["--fix"], "verify": ["--all"],
     "send": ["--file", "{body}", "--next", "go on"], "pair join": ["--take-over"], "findings": ["--all"],
@@ -42,8 +42,8 @@ def lines_of(command) -> list[list[str]]:
         if flag.required:
             words += [flag.name, flag.choices[-1] if flag.choices else WORDS.get(flag.metavar, "some text")]
     words += MORE.get(command.words, [])
-    words += [WORDS[operand.metavar] for operand in command.operands]
-    if command.hidden:
+    words += [WORDS.get(operand.metavar, operand.metavar.split("|")[0]) for operand in command.operands]
+    if command.words == "hook":
         words = ["hook", "claude", "SessionStart"]
     return [words, [*words, "--json"]] if any(flag.name == "--json" for flag in command.flags) else [words]
 
