@@ -170,3 +170,11 @@ def test_the_transcript_in_the_readme_is_what_the_program_prints(stage):
         done = stage.run(author, *line.split())
         played += f"{author}$ RELAY {line}\n" + plain(done.out or done.err)
     assert played == "".join(told)
+
+
+def test_every_test_that_a_document_names_is_there():
+    named = {(path.name, name) for path in (ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")) for name in re.findall(r"`tests/(\w+\.py)`", path.read_text())}
+    assert len(named) > 15 and not [each for each in named if not (ROOT / "tests" / each[1]).exists()]
+    source = "".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))
+    functions = {name for path in (ROOT / "SECURITY.md", *ROOT.glob("docs/*.md")) for name in re.findall(r"`(test_\w+)`", path.read_text())}
+    assert functions and not [name for name in functions if f"def {name}(" not in source]
