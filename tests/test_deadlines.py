@@ -183,6 +183,7 @@ def test_git_that_hangs_is_stopped_and_the_send_goes_on_without_a_tree(stage, mo
     assert done.code == 0, done
     sidecar = json.loads(next(stage.shared.rglob("001-claude-plan.json")).read_text())
     assert "git took longer than" in json.dumps(sidecar), sidecar
+    assert not subprocess.run(["pgrep", "-f", f"{stage.folder}/programs/git"], capture_output=True).stdout, "none is left"
 
 
 def test_a_program_that_says_nothing_is_stopped_with_its_children(stage, monkeypatch):
