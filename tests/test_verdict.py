@@ -617,3 +617,16 @@ def test_no_long_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
     for _ in range(150):
         search.step()
     assert search.refused
+
+
+@pytest.mark.parametrize("word", ["aprove", "approv", "aproved", "Approvd", "acept", "accepte"])
+def test_a_mistyped_approval_does_not_close_without_conditions(stage, word):
+    pair = stage.open_pair()
+    done = stage.run("claude", "close", "--reason", "shipped", "--outcome", word)
+    assert done.code == 2 and "did you mean" in done.err and not (pair / "CLOSED").exists()
+
+
+@pytest.mark.parametrize("word", ["unapproved", "rejected", "abandoned", "lgtm", "not approved"])
+def test_any_other_outcome_closes(stage, word):
+    stage.open_pair()
+    assert stage.run("claude", "close", "--reason", "done", "--outcome", word).code == 0
