@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -204,6 +205,10 @@ def foster():
     libc.prctl(36, 0, 0, 0, 0)
 
 
+def parent_of(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 STARTED_BY = {
     "a shell": "{relay} & echo $!; wait",
     "a shell, with nohup": "nohup {relay} & echo $!; wait",
@@ -219,12 +224,13 @@ def test_a_wait_ends_with_who_started_it_unless_it_is_detached(stage, foster, ho
     starter = subprocess.Popen(["sh", "-c", line], cwd=stage.project, env=stage.env("codex"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
     pid = int(starter.stdout.readline())
     until(lambda: watches(pid), "the wait begins")
-    parent = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+    parent = parent_of(pid)
     began = time.monotonic()
     os.kill(parent, signal.SIGKILL)
     if parent != starter.pid:
         starter.kill()
     starter.communicate()
+    until(lambda: parent_of(pid) == os.getpid(), "it is ours: its shell closed its files before it was gone")
     if detached:
         time.sleep(WITHIN_S + 0.5)
         assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it goes on"
