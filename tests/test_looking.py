@@ -350,3 +350,10 @@ def test_a_diff_leaves_nothing_behind(stage, waiting, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert "diff --git" in stage.ok("claude", "show", "2", "--diff=base", XDG_RUNTIME_DIR=None).out
     assert list(tmp_path.glob("relay.*")) == []
+
+
+def test_an_ended_pair_that_was_left_in_place_is_shown_where_none_is_active(stage):
+    pair = stage.open_pair()
+    stage.ok("claude", "close", "--reason", "enough", "--no-archive")
+    for words in (("status",), ("log",)):
+        assert pair.name in stage.ok(None, *words).out
