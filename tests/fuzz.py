@@ -530,7 +530,7 @@ def _parsed(ground, case, dice):
     assert command.words and options
 
 
-LONG_RUNNING = {"demo", "wait", "run", "hook", "statusline", "sync", "hooks", "init"}
+LONG_RUNNING = {"demo", "wait", "watch", "run", "hook", "statusline", "sync", "hooks", "init"}
 
 
 def _main(ground, case, dice):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import RELAY
+from conftest import RELAY, SCRIPT
 from hostile import CANARY, DOCUMENTED, NOT_ALONE, SESSION, SIDES, all_lines, canaries, make_socket, watched, write_artifact, write_pair
 
 LINES = all_lines()
@@ -276,7 +276,7 @@ UNPRIVILEGED = 65534
 AS_ANOTHER = """
 import os, sys
 os.setgroups([]); os.setgid({uid}); os.setuid({uid})
-os.execv(sys.argv[1], sys.argv[1:])
+os.execv({relay!r}, [{relay!r}, *sys.argv[2:]])
 """
 
 
@@ -286,6 +286,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 def test_what_may_not_be_read_is_told_with_the_way_out(stage, place, tmp_path_factory):
     pair, draft = two_pairs(stage)
     os.chmod(draft, 0o600)
+    relay = stage.folder / "relay"  # The checkout may lie where only its user comes.
+    shutil.copy(SCRIPT, relay)
     for folder in (stage.folder, *stage.folder.parents):
         if str(folder).count("/") > 2 and os.stat(folder).st_uid == 0:
             os.chmod(folder, 0o755)
@@ -293,7 +295,7 @@ def test_what_may_not_be_read_is_told_with_the_way_out(stage, place, tmp_path_fa
     locked = stage.shared / place.format(pair=pair.name)
     os.chmod(locked, 0)
     for words in (["next"], ["pairs", "list"], ["doctor"], ["verify", "--all"], ["hook", "claude", "SessionStart"]):
-        done = stage.process("claude", *words, before=(sys.executable, "-c", AS_ANOTHER.format(uid=UNPRIVILEGED)))
+        done = stage.process("claude", *words, before=(sys.executable, "-c", AS_ANOTHER.format(uid=UNPRIVILEGED, relay=str(relay))))
         tame(done)
         if words == ["pairs", "list"] and place in ("{pair}", "20260101-old"):
             assert done.code == 0 and f"{locked.name}  unusable_folder" in done.out, done

@@ -140,7 +140,7 @@ def test_no_command_writes_outside_the_ledger_and_the_folder_of_issues(stage, re
     issue = os.path.basename(step("issue add --title t --body-file FILE"))[:-3]
     step(f"issue show {issue}")
     step(f"issue resolve {issue}")
-    for line in (*LOOKING[4:], "pair leave", f"pair join {slug}", "close --reason r --no-archive", f"pairs archive {slug}", f"pairs restore {slug}",
+    for line in (*LOOKING[4:], "export --html -", "pair leave", f"pair join {slug}", "close --reason r --no-archive", f"pairs archive {slug}", f"pairs restore {slug}",
                  "bootstrap --topic u", "doctor --fix", "demo"):  # fmt: skip
         step(line)
     untried = {c.words for c in relay.ALL_COMMANDS} - {" ".join(line.split()[:n]) for line in done for n in (1, 2)}

@@ -232,8 +232,8 @@ def test_it_follows_what_another_process_publishes_and_writes_nothing(stage, tmu
     screen = terminal.until("codex's move")
     assert "001 review by claude | open: 1 blocker" in screen and pair.name in screen
     terminal.type("Enter")
-    assert "1.1 blocker pay.py:2 A refund of 0 (open)" in terminal.until("findings:")
-    assert "001 review by claude, just now: The plan" in terminal.screen()
+    assert '1.1 blocker pay.py:2 "A refund of 0" (open)' in terminal.until("findings:")
+    assert '001 review by claude, just now: "The plan"' in terminal.screen()
     terminal.type("Space")
     terminal.until("> codex's move")
     terminal.type("?")
