@@ -458,3 +458,18 @@ def test_a_codex_whose_turn_ended_is_nudged_though_a_wait_of_it_still_runs(stage
     stage.ok("claude", "send", "--kind", "plan", "--file", stage.file("# T\n\n## Next\nLook.\n"), **codex_on_path(stage))
     waiting.communicate(timeout=20)
     assert "nudge codex" in (stage.shared / "_relay/hook-trail.log").read_text()
+
+
+def test_the_end_of_a_wait_whose_turn_ended_takes_no_token(stage):
+    stage.ok("claude", "bootstrap", "--topic", "t")
+    stage.ok("codex", "next", CODEX_THREAD_ID=UUID)
+    state = stage.shared / "_relay/hook-state"
+    waiting = stage.spawn("codex", "next", "--wait", "20", CODEX_THREAD_ID=UUID)
+    while not list(state.glob("waiting-codex-*")):
+        time.sleep(0.01)
+    for _ in range(2):
+        hook(stage, "codex", "Stop", env={"RELAY_AGENT_SESSION_ID": UUID})
+    assert list(state.glob("idle-codex-*"))
+    stage.ok("claude", "send", "--kind", "plan", "--file", stage.file("# T\n\n## Next\nLook.\n"))
+    assert "001" in waiting.communicate(timeout=20)[0]
+    assert not list(state.glob("woken-codex-*-001")), sorted(state.iterdir())
