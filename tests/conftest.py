@@ -36,6 +36,7 @@ def cache_base():
 
 
 CACHE = cache_base() / "bytecode"
+PATH = os.environ["PATH"]  # While another thread runs a command in this process, the environment is that command's.
 
 
 def load_relay():
@@ -123,7 +124,7 @@ class Stage:
 
     def env(self, author=None, **more):
         env = {
-            "HOME": str(self.home), "XDG_CACHE_HOME": str(CACHE), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TZ": "UTC",
+            "HOME": str(self.home), "XDG_CACHE_HOME": str(CACHE), "PATH": os.environ.get("PATH", PATH), "LANG": "C.UTF-8", "TZ": "UTC",
             "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null",
         }
         if author in SIGNALS:

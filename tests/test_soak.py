@@ -15,7 +15,7 @@ from conftest import Stage
 from soak import Soak
 
 pytestmark = pytest.mark.slow
-TURNS, PAIRS = int(os.environ.get("RELAY_SOAK_TURNS", "5000")), int(os.environ.get("RELAY_SOAK_PAIRS", "250"))
+TURNS, PAIRS = int(os.environ.get("RELAY_SOAK_TURNS", "3000")), int(os.environ.get("RELAY_SOAK_PAIRS", "150"))
 
 
 def rss():
