@@ -1,4 +1,4 @@
-"""Half a day of 5,000 turns (a whole one: RELAY_SOAK_TURNS=10000 RELAY_SOAK_PAIRS=500; the same again: RELAY_SOAK_SEED):
+"""A part of a day, 3,000 turns (a whole one: RELAY_SOAK_TURNS=10000 RELAY_SOAK_PAIRS=500; the same again: RELAY_SOAK_SEED):
 nothing is lost or doubled, and nothing grows with the day."""
 
 from __future__ import annotations
