@@ -241,7 +241,8 @@ class Terminal:
     def trust_hooks(self):
         """Answers Codex's question at its start, as a user does who trusts them all."""
         self.see("› 1. Review hooks")
-        self.keys("Down")
+        # It shows its question before it listens: a key that comes too soon is lost.
+        until(lambda: self.keys("Down") or "› 1. Review hooks" not in self.screen, 30, "the choice moves")
         self.see("› 2. Trust all and continue")
         self.keys("Enter")
         self.see("Ask Codex")
