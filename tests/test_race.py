@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -223,6 +225,27 @@ def test_a_number_that_one_is_just_taking_is_not_given_to_a_dead_runs_heir(stage
         (folder / f".{intent}.{owner}.mark").write_bytes(RELAY.json_line({"intent": intent, "seq": 1, "owner": owner}))
     (folder / "001").touch()
     assert RELAY.reserve(pair, "a" * 24, a_world("7-7-7-7"), True) != 1
+
+
+def test_two_runs_that_begin_at_once_where_links_are_refused_have_a_number_each(stage, monkeypatch):
+    """Without links a record is empty for a moment before it says what runs; another that begins just then leaves it be."""
+    pair, who, real, other = a_pair(stage), RELAY.Identity("claude", "flag", "a", "flag"), os.replace, []
+
+    def refused(_source, path):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+    def overtaken(source, path):
+        if not other and path.endswith("claude-001.json"):
+            other.append(None)
+            monkeypatch.setattr(RELAY, "exists", lambda asked: asked != path and os.path.lexists(asked))  # It looked before.
+            other[0] = RELAY.begin_run(pair, who, {"argv": ["second"]}, a_world("7-7-7-7"))
+        real(source, path)
+
+    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "replace", overtaken)
+    first = RELAY.begin_run(pair, who, {"argv": ["first"]}, a_world())
+    assert first["id"] != other[0]["id"]
+    assert [row["id"] for row in RELAY.runs_of(pair, "claude")] == [first["id"], other[0]["id"]]
 
 
 @pytest.mark.slow
