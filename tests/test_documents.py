@@ -14,7 +14,7 @@ DOCUMENTS = sorted([ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SE
                    + [SKILL, *SKILL.parent.glob("references/*.md"), *ROOT.glob("docs/*.md")])  # fmt: skip
 # What documents call by its first word alone.
 GROUPS = {"relay sync", "relay hooks"}
-FILLED = {"KIND": "note", "N": "1", "SEQ": "1", "SECONDS": "5", "STATUS": "ready", "AREA": "cli", "SEVERITY": "minor", "HOW": "none", "WORD": "approved"}
+FILLED = {"KIND": "note", "N": "1", "SEQ": "1", "SECONDS": "5", "STATUS": "ready", "AREA": "cli", "SEVERITY": "minor", "HOW": "none", "WORD": "approved", "VERDICT": "approve"}
 
 
 def code_in(text):
@@ -90,7 +90,8 @@ def test_the_wait_commands_of_the_skill_are_those_the_program_prints(relay):
 
 
 def test_the_exit_codes_in_the_readme_are_the_programs(relay):
-    told = {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", (ROOT / "README.md").read_text())}
+    section = (ROOT / "README.md").read_text().partition("## Exit codes\n")[2]
+    told = {int(code) for code in re.findall(r"`(\d+)` ", section)}
     named = ("DONE", "REPORT", "REFUSED", "CHOOSE", "TIMED_OUT", "PEER_GONE", "PAIR_OVER", "ASK_USER", "A_BUG", "INTERRUPTED")
     assert told == {getattr(relay, name) for name in named}
     assert set(relay.ACTION_CODES.values()) <= told
@@ -157,10 +158,11 @@ def plain(text):
 
 
 def test_the_transcript_in_the_readme_is_what_the_program_prints(stage):
-    told = [plain(block) for block in re.findall(r"(?s)```console\n(.*?)```", (ROOT / "README.md").read_text())]
+    readme = (ROOT / "README.md").read_text()
+    told = [plain(block) for block in re.findall(r"(?s)```console\n(.*?)```", readme)]
     texts = {
         "claude": "# Plan\n\nLet refund() take the number of parts.\n\n## Next\nReview pay.py. Look at parts = 0.\n",
-        "codex": "# Review\n\n```findings\nblocker pay.py:2 refund(5, 0) divides by zero\n```\n\n## Next\nGuard it.\n",
+        "codex": re.findall(r"(?s)````markdown\n(.*?)````", readme)[0],
     }
     (stage.project / "pay.py").write_text("def refund(amount, parts):\n    return amount / parts\n")
     played = ""

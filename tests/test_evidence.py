@@ -106,7 +106,7 @@ def test_a_run_that_cannot_be_kept_is_not_begun(stage, monkeypatch):
     def full(*_given, **_more):
         raise OSError(28, "No space left on device", "x")
 
-    monkeypatch.setattr(RELAY, "create", full)
+    monkeypatch.setattr(RELAY, "create_first", full)
     assert stage.run("codex", "run", "--", "touch", mark).code == 125
     assert not mark.exists()
 

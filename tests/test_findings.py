@@ -81,7 +81,7 @@ def test_indented_lines_go_on_with_the_finding_above_and_blank_ones_part_nothing
 def test_a_body_with_carriage_returns_records_the_same(reviewed):
     body = findings("blocker a.py:1 One", "  detail", "", 'nit "a b":2 Two')
     plain = reviewed(body)["findings"]
-    assert reviewed(body.replace("\n", "\r\n"))["findings"] == plain
+    assert reviewed(body.replace("\n", "\r\n"), "claude")["findings"] == plain
     assert len(plain) == 2
 
 
@@ -92,6 +92,26 @@ def test_several_blocks_of_both_kinds_count_in_order(stage, reviewed):
     record = reviewed(body)
     assert [row["text"] for row in record["findings"]] == ["Two", "Three"]
     assert [row["id"] for row in record["dispositions"]] == ["2.1"]
+
+
+def test_a_review_sent_once_more_with_a_verdict_records_no_finding_twice(stage, reviewed):
+    body = findings("blocker a.py:1 One", "minor - Two")
+    reviewed(body)
+    refused = stage.run("codex", "send", "--kind", "review", "--verdict", "changes", "--file", stage.file(body, "again.md"), "--next", "mend")
+    assert refused.code == 2 and "line 4: that is 2.1 already, and unanswered" in refused.err and "that is 2.2 already" in refused.err
+    alone = stage.ok("codex", "send", "--kind", "review", "--verdict", "changes", "--file", stage.file("# So\n"), "--next", "mend")
+    assert "no findings" not in alone.err, "what is to be changed stands in 002"
+    stage.send("claude", "fix", dispositions("2.1 fixed so", "2.2 fixed so"))
+    assert [row["text"] for row in reviewed(body)["findings"]] == ["One", "Two"], "what was answered may be found again"
+
+
+def test_a_review_all_of_whose_findings_are_settled_says_where_they_are(stage, reviewed):
+    reviewed(findings("minor - One"))
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    reviewed(dispositions("2.1 accepted"))
+    told = stage.ok("codex", "findings")
+    assert told.out == "none open; 1 settled: relay findings --all\n"
+    assert stage.ok("codex", "findings", "--json").json["settled"] == 1
 
 
 def test_a_tilde_fence_and_a_longer_one_open_a_block_too(reviewed):

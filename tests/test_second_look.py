@@ -90,7 +90,7 @@ def test_an_answer_goes_to_the_pair_that_was_looked_at(stage):
     stage.ok("codex", "pair", "join", two)
     stage.send("claude", "plan", "# Other\n")
     told = stage.ok("codex", "next", "--pair-id", one.name)
-    words = shlex.split(told.next.replace("FILE", str(stage.file("# Review of one\n"))))
+    words = shlex.split(told.next.replace("VERDICT", "changes").replace("FILE", str(stage.file("# Review of one\n"))))
     assert one.name in stage.ok("codex", *words, "--next", "go on").out
 
 

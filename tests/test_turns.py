@@ -12,11 +12,11 @@ BODY = "# Text\n\nSome words.\n\n## Next\nLook at it.\n"
 
 
 def pasted(stage, author, done, body=BODY):
-    """Runs the `next:` line just as it was printed, its FILE replaced by a real one."""
+    """Runs the `next:` line just as it was printed, its FILE replaced by a real one and its VERDICT by a word."""
     stage.pasted = getattr(stage, "pasted", 0) + 1
     file = stage.file(body, f"pasted-{stage.pasted}.md")
     words = shlex.split(done.next)
-    return stage.run(author, *(file if word == "FILE" else word for word in words))
+    return stage.run(author, *({"FILE": file, "VERDICT": "changes"}.get(word, word) for word in words))
 
 
 def artifacts(pair):
@@ -45,7 +45,7 @@ def test_a_whole_review_goes_by_next_and_send(stage):
     stage.send("claude", "plan")
     told = stage.ok("codex", "next")
     assert told.action == "reply"
-    assert told.next == "send --kind review --reply-to 1 --file FILE"
+    assert told.next == "send --kind review --reply-to 1 --verdict VERDICT --file FILE"
     stage.send("codex", "review", "# No\n", "mend it", "--reply-to", "1")
     assert stage.ok("codex", "next").action == "wait"
     assert stage.ok("claude", "next").next == "send --kind fix --reply-to 2 --file FILE"
@@ -185,7 +185,7 @@ def test_next_names_the_action_its_code_and_a_command_that_works(stage, reach, a
     if "--wait" in words:
         words = ["next", "--wait", "0"]
     file = stage.file(BODY)
-    done = stage.run(author, *(file if word == "FILE" else word for word in words), **more)
+    done = stage.run(author, *({"FILE": file, "VERDICT": "changes"}.get(word, word) for word in words), **more)
     assert done.code in ((1,) if words == ["doctor"] else (0,)), done
 
 

@@ -559,7 +559,7 @@ class Search:
         verdict = dice.choice(("", "approve", "approve", "approve", "changes")) if kind == "review" else ""
         not_run = ["--not-run", "x"] if kind == "review" and dice.random() < 0.4 else []
         said = self.fates(author)
-        body = "# T\n\n" + (findings(*(f"{severity} - F" for severity in found)) if found else "")
+        body = "# T\n\n" + (findings(*(f"{severity} - {len(self.story)}" for severity in found)) if found else "")
         body += "\n" + dispositions(*(f"{key} {verb} so" for key, verb in said.items())) if said else ""
         before = {key: list(row) for key, row in o.findings.items()}
         for key, verb in said.items():
