@@ -408,10 +408,11 @@ WRONG = list(wrong_lines())
 
 
 def assert_helps(stage, done, words):
-    """One sentence, then a hint whose command, where it is one, is taken by the parser and a shell."""
+    """One sentence, with all that is to be mended below it, then a hint whose command, where it is one, is taken by the
+    parser and a shell."""
     assert done.code == 2, (words, done)
     assert done.out == "", (words, done)
-    lines = done.err.rstrip("\n").split("\n")
+    lines = [line for line in done.err.rstrip("\n").split("\n") if not line.startswith("  - ")]
     assert len(lines) == 2 and lines[0].startswith("relay: ") and lines[1].startswith("hint: "), (words, done)
     prefix = RELAY.command_prefix(str(RELAY.__spec__.origin))
     if lines[1].startswith(f"hint: {prefix} "):

@@ -644,3 +644,11 @@ def test_without_git_a_killed_run_proves_nothing_either(stage):
     asked(stage)
     killed_run(stage)
     assert "run 1 did not come to its end" in approve(stage).err
+
+
+def test_where_both_streams_are_one_the_order_of_what_was_printed_is_kept(stage):
+    asked(stage)
+    words = "for n in 1 2 3; do echo out$n; echo err$n >&2; done"
+    done = subprocess.run([SCRIPT, "run", "--", "sh", "-c", words], cwd=stage.project, env=stage.env("codex"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.stdout.startswith("out1\nerr1\nout2\nerr2\nout3\nerr3\n")
+    assert records(stage)[-1]["tail"] == "out1\nerr1\nout2\nerr2\nout3\nerr3\n"

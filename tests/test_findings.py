@@ -158,7 +158,6 @@ def test_a_block_that_a_fence_above_swallows_is_not_dropped_in_silence(stage, be
 
 MALFORMED = {
     "critical a.py:1 Text": "expected `SEVERITY PLACE TEXT`",
-    "Blocker a.py:1 Text": "blocker, major, minor, nit",
     "- a.py:1 Text": "expected `SEVERITY PLACE TEXT`",
     "blocker": "expected `SEVERITY PLACE TEXT`",
     "blocker a.py:1": "expected `SEVERITY PLACE TEXT`",
@@ -190,6 +189,22 @@ def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
     assert told.code == 2 and lines_of(told) == list(range(5, 5 + len(MALFORMED)))
     assert "try-1.md, line 5: " in told.err and "nothing was published" in told.err
     assert {key: held[2] for key, held in stage.snapshot(path).items()} == {key: held[2] for key, held in before.items()}
+
+
+def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
+    rows = reviewed(findings("- blocker a.py:1: One", "* Major: b.py Two", "minor -: Three", "  - a detail"))["findings"]
+    assert [(row["severity"], row["path"], row["line"], row["text"], row["detail"]) for row in rows] == [
+        ("blocker", "a.py", "1", "One", ""), ("major", "b.py", "", "Two", ""), ("minor", "", "", "Three", "- a detail"),
+    ]  # fmt: skip
+    stage.send("claude", "fix", dispositions("- 2.1: fixed: so", "2.2: Refuted no", "* 2.3 fixed so"))
+    assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed"}
+
+
+def test_a_fix_that_answers_nothing_says_what_is_still_unanswered(stage, reviewed):
+    reviewed(findings("minor - One", "minor - Two", "minor - Three"))
+    told = tried(stage, "claude", "fix", dispositions("2.2 fixed so"))
+    assert told.code == 0 and "still unanswered: 2.1, 2.3; " in told.err
+    assert "\nrecorded: 2.2 fixed\n" in told.out
 
 
 BAD_DISPOSITIONS = ("2.1", "2.1 done it", "2 fixed it", "x.1 fixed it", "2.x fixed it", "fixed 2.1 it", "2.1 fixed", "2.1 reopened", "2.1 wontfix", "2.1 deferred", "2.1 refuted")
@@ -681,3 +696,19 @@ def test_what_was_folded_without_one_artifact_is_not_taken_for_another_set_of_as
     same(RELAY.fold_in(listing), RELAY.fold_in(listing, whole=True))
 
 
+
+
+def only_pair(stage):
+    return next(stage.shared.glob("*/session.json")).parent.name
+
+
+def test_a_close_that_leaves_a_blocker_says_that_it_is_no_approval(stage, reviewed):
+    reviewed(findings("blocker - One", "nit - Two"))
+    assert "closed with 2.1 blocker unanswered; this is no approval" in stage.ok("claude", "close", "--reason", "enough", "--outcome", "lgtm", "--no-archive").err
+    assert "it was closed already by claude" in stage.ok("codex", "close", "--reason", "again", "--pair-id", only_pair(stage)).err
+
+
+def test_a_dry_run_says_what_would_be_recorded(stage):
+    asked(stage)
+    told = stage.ok("codex", "send", "--dry-run", "--kind", "review", "--verdict", "changes", "--file", stage.file(findings("nit - One")), "--next", "mend")
+    assert "\nrecorded: 2.1 nit, verdict changes\n" in told.out and "nothing was sent" in told.err

@@ -63,7 +63,7 @@ def test_an_agent_is_told_in_its_own_terms(stage, waiting):
 def test_a_move_says_for_how_long_it_has_waited(stage, waiting, monkeypatch):
     really = RELAY.World.now
     monkeypatch.setattr(RELAY.World, "now", lambda world: really(world) + 7200)
-    assert "claude's move: reply to 002 review, for 2 h" in stage.ok(None, "status").out
+    assert "claude's move: reply to 002 review (changes), for 2 h" in stage.ok(None, "status").out
 
 
 def test_on_a_terminal_the_grave_findings_stand_in_the_status(stage, waiting):
