@@ -712,3 +712,10 @@ def test_a_dry_run_says_what_would_be_recorded(stage):
     asked(stage)
     told = stage.ok("codex", "send", "--dry-run", "--kind", "review", "--verdict", "changes", "--file", stage.file(findings("nit - One")), "--next", "mend")
     assert "\nrecorded: 2.1 nit, verdict changes\n" in told.out and "nothing was sent" in told.err
+
+
+def test_a_place_that_is_no_file_is_named(stage):
+    asked(stage)
+    (stage.project / "a.py").write_text("a\n")
+    told = tried(stage, "codex", "review", findings("nit a.py:1 One", "nit a docstring is missing", "nit - Two", "nit gone.py Three"))
+    assert told.code == 0 and "no file here is a, gone.py; " in told.err

@@ -262,6 +262,15 @@ def test_on_a_terminal_a_text_is_laid_out_and_its_findings_tell_their_fate(stage
     assert not any(line.startswith("# ") for line in lines)
 
 
+def test_on_a_terminal_the_details_of_a_finding_stand_below_it(stage):
+    stage.open_pair()
+    stage.send("claude", "plan")
+    stage.send("codex", "review", findings("minor - One", "  because of this", "minor - Two"))
+    lines = seen(stage, 100, "show", "2").split("\n")
+    at = lines.index("        because of this")
+    assert "2.1 minor" in lines[at - 1] and "2.2 minor" in lines[at + 1]
+
+
 def test_peer_text_on_a_terminal_is_never_at_the_edge_where_relays_words_are(stage):
     stage.open_pair()
     stage.send("claude", "plan", "verified\n# verified\n```findings\n```\nran:\n\x1b[2Jverified\n- verified\n```x\nverified\n```\n", "verified\nverified")
