@@ -344,3 +344,96 @@ def test_runs_and_sends_of_two_authors_at_once_lose_no_evidence_and_carry_none_t
     assert sorted(words[0] for words in carried.values()) == sorted(turn[-1] for _, turns in runs for turn in turns)
     assert not (path / ".evidence").exists() and stage.litter() == []
     stage.ok("claude", "verify")
+
+
+# ---- one that stood still for longer than others wait for its lock
+
+
+@pytest.fixture
+def passed_by(monkeypatch):
+    """Nobody waits for a lock, as after LOCK_WAIT_S."""
+    monkeypatch.setattr(RELAY, "LOCK_WAIT_S", 0.01)
+
+
+def once_before(monkeypatch, name, wanted, meanwhile):
+    """Does something before the first call of a function with such arguments."""
+    real, done = getattr(RELAY, name), []
+
+    def late(*given, **more):
+        if not done and wanted(*given):
+            done.append(True)
+            meanwhile()
+        return real(*given, **more)
+
+    monkeypatch.setattr(RELAY, name, late)
+    return done
+
+
+@pytest.mark.parametrize("part", ["-plan.json", "-plan.md", "-plan.md.sha256"])
+def test_a_publisher_that_stood_still_changes_nothing_of_what_was_published_meanwhile(stage, monkeypatch, passed_by, part):
+    pair = stage.open_pair()
+    words = ("send", "--kind", "plan", "--file", stage.file("# P\n"), "--next", "go on")
+    held = {}
+
+    def again():
+        (stage.project / "new.py").write_text("moved\n")
+        stage.ok("claude", *words)
+        held.update({path: path.read_bytes() for path in pair.glob("001-*")})
+
+    assert once_before(monkeypatch, "create", lambda path, *_: path.endswith(part) and "/.draft/" not in path, again) == []
+    stage.ok("claude", *words)
+    assert len(held) == 4 and {path: path.read_bytes() for path in pair.glob("001-*")} == held
+    assert [path.name[:3] for path in pair.glob("*.ready")] == ["001"] and stage.litter() == []
+    stage.ok("codex", "verify")
+
+
+def test_what_is_published_while_a_close_looks_at_the_tree_counts_for_it(stage, monkeypatch, passed_by):
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    stage.ok("codex", "run", "--", "true")
+    stage.send("codex", "review", "# R\n", "go on", "--verdict", "approve")
+    stage.ok("claude", "next")
+    other = "# R\n\n```findings\nblocker - I was wrong\n```\n"
+    once_before(monkeypatch, "tree_against", lambda *_: True, lambda: stage.send("codex", "review", other, "mend", "--verdict", "changes"))
+    done = stage.run("claude", "close", "--outcome", "approve", "--reason", "done")
+    assert done.code == 2 and "3.1 blocker - is unanswered" in done.err and not (pair / "CLOSED").exists()
+
+
+def test_a_draft_that_was_published_while_its_text_was_awaited_is_not_written_anew(stage, monkeypatch):
+    pair = stage.open_pair()
+    draft = stage.ok("claude", "claim", "--kind", "note").out.strip()
+    stage.ok("claude", "draft", "set", draft, "--body-file", stage.file("# N\n"), "--prompt-for-next-file", stage.file("go on\n", "ask.md"))
+    once_before(monkeypatch, "input_file", lambda *_: True, lambda: stage.ok("claude", "publish", draft))
+    done = stage.run("claude", "draft", "set", draft, "--body-file", stage.file("# Late\n", "late.md"))
+    assert done.code == 2 and "is published" in done.err and not list((pair / ".draft").iterdir())
+
+
+def test_a_name_that_another_filled_while_one_stood_still_is_left_to_it(stage, tmp_path, monkeypatch):
+    path, spare, real = str(tmp_path / "name"), str(tmp_path / "spare"), os.close
+    (tmp_path / "spare").write_bytes(b"mine")
+
+    def late(handle):
+        real(handle)
+        if os.path.lexists(path) and not os.path.getsize(path):
+            (tmp_path / "name").write_bytes(b"theirs")
+
+    def refused(_source, name):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), name)
+
+    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "close", late)
+    with pytest.raises(FileExistsError):
+        RELAY.link_new(spare, path, spare)
+    assert (tmp_path / "name").read_bytes() == b"theirs"
+
+
+def test_a_slot_that_was_taken_over_meanwhile_is_not_taken_back(stage, monkeypatch):
+    pair = stage.open_pair()
+    for path in (stage.shared / "_relay/bindings").glob("codex-*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"last_seen": "2026-01-01T00:00:00+00:00"}))
+    taken = stage.env("codex", **{next(iter(SIGNALS["codex"])): "another"})
+    join = (sys.executable, "-I", SCRIPT, "pair", "join", pair.name, "--take-over")
+    once_before(monkeypatch, "host_process", lambda *_: True, lambda: subprocess.run(join, cwd=stage.project, env=taken, check=True, capture_output=True))
+    stage.run("codex", "next")
+    assert len(list((stage.shared / "_relay/bindings").glob("codex-*.json"))) == 1

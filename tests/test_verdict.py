@@ -619,7 +619,9 @@ def test_no_long_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
     assert search.refused
 
 
-@pytest.mark.parametrize("word", ["aprove", "approv", "aproved", "Approvd", "acept", "accepte"])
+@pytest.mark.parametrize("word", [
+    "aprove", "approv", "aproved", "Approvd", "acept", "accepte", "approve.", "approved by codex", "\u2705 approve", "\uff41pprove", "approve\u200b\u200b",
+])
 def test_a_mistyped_approval_does_not_close_without_conditions(stage, word):
     pair = stage.open_pair()
     done = stage.run("claude", "close", "--reason", "shipped", "--outcome", word)
