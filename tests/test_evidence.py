@@ -652,3 +652,45 @@ def test_where_both_streams_are_one_the_order_of_what_was_printed_is_kept(stage)
     done = subprocess.run([SCRIPT, "run", "--", "sh", "-c", words], cwd=stage.project, env=stage.env("codex"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.stdout.startswith("out1\nerr1\nout2\nerr2\nout3\nerr3\n")
     assert records(stage)[-1]["tail"] == "out1\nerr1\nout2\nerr2\nout3\nerr3\n"
+
+
+def test_a_key_that_begins_before_what_is_kept_of_an_output_is_taken_out_too(stage):
+    asked(stage)
+    key = "".join(f"    {'%064x' % (n * 7919**9)}\n" for n in range(110))
+    words = f"-----BEGIN PRIVATE KEY-----\n{key}    -----END PRIVATE KEY-----\n" + "done\n" * 400
+    stage.ok("codex", "run", "--", "printf", "%s", f"cert: |\n    {words}")
+    tail = records(stage)[-1]["tail"]
+    assert len(tail.encode()) <= RELAY.TAIL_BYTES and tail.endswith("done\n") and not [line for line in key.split() if line in tail]
+
+
+def test_of_a_known_secret_of_several_lines_each_is_taken_out(stage):
+    asked(stage)
+    stage.ok("codex", "run", "--", "sh", "-c", "echo \"$DEPLOY_KEY\" | sed 's/^/> /'", DEPLOY_KEY="first-line-of-it\nsecond-line-of-it")
+    assert "line-of-it" not in records(stage)[-1]["tail"]
+
+
+def test_a_run_that_ends_while_the_pair_is_closed_is_kept_in_the_archive(stage):
+    asked(stage)
+    child = stage.spawn("codex", "run", "--", "sleep", "1")
+    while not list(stage.shared.glob("*/.evidence/*.json")):
+        time.sleep(0.01)
+    stage.ok("claude", "close", "--reason", "enough")
+    assert child.wait(timeout=20) == 0
+    row = json.loads(next(stage.shared.glob("_archive/*/.evidence/codex-001.json")).read_text())
+    assert row["code"] == 0
+
+
+def test_an_approval_whose_run_went_out_with_another_text_meanwhile_is_not_given(stage, monkeypatch):
+    asked(stage)
+    stage.ok("codex", "run", "--", "true")
+    monkeypatch.setattr(RELAY, "LOCK_WAIT_S", 0.01)
+    real, done = RELAY.unmet_by_review, []
+
+    def late(*given):
+        if not done:
+            done.append(stage.send("codex", "note"))
+        return real(*given)
+
+    monkeypatch.setattr(RELAY, "unmet_by_review", late)
+    refused = tried(stage, "codex", "review", "# R\n", "--verdict", "approve")
+    assert refused.code == 2 and "went out with another text" in refused.err, refused

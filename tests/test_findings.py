@@ -719,3 +719,26 @@ def test_a_place_that_is_no_file_is_named(stage):
     (stage.project / "a.py").write_text("a\n")
     told = tried(stage, "codex", "review", findings("nit a.py:1 One", "nit a docstring is missing", "nit - Two", "nit gone.py Three"))
     assert told.code == 0 and "no file here is a, gone.py; " in told.err
+
+
+HIDDEN = {
+    "in a list": "- ```findings\n  blocker pay.py:1 lost\n  ```\n",
+    "in a quote": "> ```findings\n> blocker pay.py:1 lost\n> ```\n",
+    "numbered": "1. ```findings\n   blocker pay.py:1 lost\n   ```\n",
+    "indented under another": "```findings\nminor - One\n blocker pay.py:1 lost\n```\n",
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_a_finding_that_would_not_be_recorded_keeps_an_approval_from_being_given(stage, how):
+    asked(stage)
+    refused = tried(stage, "codex", "review", f"# R\n\n{HIDDEN[how]}", "--verdict", "approve", "--not-run", "x")
+    assert refused.code == 2 and lines_of(refused), refused
+    told = tried(stage, "codex", "review", f"# R\n\n{HIDDEN[how]}")
+    assert told.code == 0 and lines_of(told), "without an approval it is said"
+
+
+def test_a_mistyped_block_is_refused(stage):
+    asked(stage)
+    assert "expected ```findings" in tried(stage, "codex", "review", "# R\n\n```findngs\nblocker - One\n```\n").err
+    assert tried(stage, "codex", "review", "# R\n\n```diff\n-a\n```\n\n```fish\nls\n```\n\n```dockerfile\nFROM x\n```\n").code == 0

@@ -437,3 +437,48 @@ def test_a_slot_that_was_taken_over_meanwhile_is_not_taken_back(stage, monkeypat
     once_before(monkeypatch, "host_process", lambda *_: True, lambda: subprocess.run(join, cwd=stage.project, env=taken, check=True, capture_output=True))
     stage.run("codex", "next")
     assert len(list((stage.shared / "_relay/bindings").glob("codex-*.json"))) == 1
+
+
+def test_an_approving_close_waits_for_what_is_just_being_published(stage, monkeypatch, passed_by):
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    stage.ok("codex", "run", "--", "true")
+    stage.send("codex", "review", "# R\n", "go on", "--verdict", "approve")
+    stage.ok("claude", "next")
+    close = ("close", "--outcome", "approve", "--reason", "done")
+    refused = []
+    once_before(monkeypatch, "publish_draft", lambda *_: True, lambda: refused.append(stage.run("claude", *close)))
+    stage.send("codex", "note")
+    assert refused[0].code == 2 and "003 is just being published" in refused[0].err
+    assert list(pair.glob("003-codex-note.ready")) and stage.ok("claude", *close).code == 0
+
+
+def test_an_empty_name_whose_taker_has_still_to_fill_it_is_left_to_it(tmp_path):
+    (tmp_path / "name").touch()
+    filling = tmp_path / ".name.7-7-7-7.tmp"
+    filling.write_bytes(b"theirs")
+    for recover in (False, True):
+        with pytest.raises(RELAY.Taken):
+            RELAY.create(str(tmp_path / "name"), b"mine", "8-8-8-8", recover)
+    assert (tmp_path / "name").read_bytes() == b""
+    filling.unlink()  # As sweep does once its writer is dead.
+    RELAY.create(str(tmp_path / "name"), b"mine", "8-8-8-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["name"] and (tmp_path / "name").read_bytes() == b"mine"
+
+
+def test_who_is_interrupted_while_taking_a_name_removes_nothing_of_anothers(tmp_path, monkeypatch):
+    (tmp_path / "spare").write_bytes(b"mine")
+
+    def refused(_source, name):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), name)
+
+    def late(_source, path):
+        (tmp_path / "name").write_bytes(b"theirs")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "replace", late)
+    with pytest.raises(KeyboardInterrupt):
+        RELAY.link_new(str(tmp_path / "spare"), str(tmp_path / "name"), str(tmp_path / "spare"))
+    assert (tmp_path / "name").read_bytes() == b"theirs"
