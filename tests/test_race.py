@@ -482,3 +482,13 @@ def test_who_is_interrupted_while_taking_a_name_removes_nothing_of_anothers(tmp_
     with pytest.raises(KeyboardInterrupt):
         RELAY.link_new(str(tmp_path / "spare"), str(tmp_path / "name"), str(tmp_path / "spare"))
     assert (tmp_path / "name").read_bytes() == b"theirs"
+
+
+def test_a_pair_that_another_put_in_place_in_this_moment_is_not_moved_over(tmp_path, monkeypatch):
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "session.json").write_text(name)
+    monkeypatch.setattr(RELAY, "exists", lambda _path: False)  # It looked before.
+    with pytest.raises(RELAY.Refusal, match="exists already"):
+        RELAY.move_folder(str(tmp_path / "mine"), str(tmp_path / "theirs"))
+    assert (tmp_path / "theirs/session.json").read_text() == "theirs"
