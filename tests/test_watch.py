@@ -252,12 +252,12 @@ def test_it_follows_what_another_process_publishes_and_writes_nothing(stage, tmu
 def test_a_pair_that_is_opened_or_ends_elsewhere_comes_and_goes(stage, tmux):
     terminal = tmux()
     terminal.watch()
-    terminal.until("no pairs here yet")
+    terminal.until("no active pair: relay bootstrap")
     stage.ok("claude", "bootstrap", "--topic", "first")
     terminal.until("-first")
     stage.ok("codex", "next")
     stage.ok("claude", "close", "--reason", "r")
-    terminal.until("no pairs here yet")
+    terminal.until("no active pair: relay bootstrap")
 
 
 @pytest.mark.slow
