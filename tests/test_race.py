@@ -63,6 +63,10 @@ print(json.dumps(done))
 """
 
 
+def no_links(_source, path):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+
+
 def race(stage, plays, pause=0.05, refuse_links=False):
     """Starts one process for each (author, turns), lets them go at once; returns what each printed."""
     children = []
@@ -231,9 +235,6 @@ def test_two_runs_that_begin_at_once_where_links_are_refused_have_a_number_each(
     """Without links a record is empty for a moment before it says what runs; another that begins just then leaves it be."""
     pair, who, real, other = a_pair(stage), RELAY.Identity("claude", "flag", "a", "flag"), os.replace, []
 
-    def refused(_source, path):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
-
     def overtaken(source, path):
         if not other and path.endswith("claude-001.json"):
             other.append(None)
@@ -241,7 +242,7 @@ def test_two_runs_that_begin_at_once_where_links_are_refused_have_a_number_each(
             other[0] = RELAY.begin_run(pair, who, {"argv": ["second"]}, a_world("7-7-7-7"))
         real(source, path)
 
-    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "link", no_links)
     monkeypatch.setattr(os, "replace", overtaken)
     first = RELAY.begin_run(pair, who, {"argv": ["first"]}, a_world())
     assert first["id"] != other[0]["id"]
@@ -418,10 +419,7 @@ def test_a_name_that_another_filled_while_one_stood_still_is_left_to_it(stage, t
         if os.path.lexists(path) and not os.path.getsize(path):
             (tmp_path / "name").write_bytes(b"theirs")
 
-    def refused(_source, name):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM), name)
-
-    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "link", no_links)
     monkeypatch.setattr(os, "close", late)
     with pytest.raises(FileExistsError):
         RELAY.link_new(spare, path, spare)
@@ -470,14 +468,11 @@ def test_an_empty_name_whose_taker_has_still_to_fill_it_is_left_to_it(tmp_path):
 def test_who_is_interrupted_while_taking_a_name_removes_nothing_of_anothers(tmp_path, monkeypatch):
     (tmp_path / "spare").write_bytes(b"mine")
 
-    def refused(_source, name):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM), name)
-
     def late(_source, path):
         (tmp_path / "name").write_bytes(b"theirs")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "link", refused)
+    monkeypatch.setattr(os, "link", no_links)
     monkeypatch.setattr(os, "replace", late)
     with pytest.raises(KeyboardInterrupt):
         RELAY.link_new(str(tmp_path / "spare"), str(tmp_path / "name"), str(tmp_path / "spare"))
