@@ -1,11 +1,12 @@
-"""A sealed stage for every test: its own home, environment, clock zone and scratch repository.
+"""A sealed stage for every test: its own home, environment, time zone and scratch repository.
 
-`relay` is the script as a module; `stage.run` types a command in this process, `stage.spawn` in a
-real one. Nothing here reads or writes the real home: a test that does fails by name.
+`stage.run` types a command in this process, `stage.spawn` in one of its own. A test that touched the
+real home would fail by name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.machinery
 import importlib.util
 import io
@@ -20,29 +21,23 @@ import sys
 import pytest
 
 sys.dont_write_bytecode = True
-# A shell lets what it starts in the background ignore an interrupt; tests of interrupts want it back.
+# A shell lets what it starts in the background ignore an interrupt; tests of interrupts need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "skills" / "agent-relay" / "bin" / "relay"
-TEMPORARY = ("/tmp/", "/var/tmp/", "/dev/shm/", "/private/")
-
-
-def cache_base():
-    """Where bytecode is kept between runs: in this checkout, or, as the launcher trusts none in a temporary
-    folder, in the user's own cache; nothing else of the real home is touched."""
-    if str(ROOT).startswith(TEMPORARY):
-        return pathlib.Path.home() / ".cache" / "agent-relay-tests"
-    return ROOT / ".pytest_cache"
-
-
-CACHE = cache_base() / "bytecode"
-PATH = os.environ["PATH"]  # While another thread runs a command in this process, the environment is that command's.
+CACHE = ROOT / ".pytest_cache" / "bytecode"
+PATH = os.environ["PATH"]
+SESSIONS = {
+    "claude": {"CLAUDE_CODE_SESSION_ID": "session-of-claude"},
+    "codex": {"CODEX_THREAD_ID": "thread-of-codex"},
+}
+IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
 
 
 def load_relay():
+    """The script as a module."""
     loader = importlib.machinery.SourceFileLoader("relay", str(SCRIPT))
-    spec = importlib.util.spec_from_loader("relay", loader)
-    module = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("relay", loader))
     sys.modules["relay"] = module
     loader.exec_module(module)
     return module
@@ -52,18 +47,19 @@ RELAY = load_relay()
 
 
 def pytest_addoption(parser):
-    parser.addoption("--part", default="1/1", help="run only every M-th test from the N-th on: N/M")
+    parser.addoption("--part", default="1/1", help="run every M-th test from the N-th on: N/M")
 
 
 def pytest_collection_modifyitems(config, items):
     number, parts = map(int, config.getoption("--part").split("/"))
     kept = items[number - 1 :: parts]
-    config.hook.pytest_deselected(items=[item for at, item in enumerate(items) if at % parts != number - 1])
+    dropped = [item for at, item in enumerate(items) if at % parts != number - 1]
+    config.hook.pytest_deselected(items=dropped)
     items[:] = kept
 
 
 class Done:
-    """What a command printed and how it ended."""
+    """What a command printed, and its exit code."""
 
     def __init__(self, code, out, err):
         self.code, self.out, self.err = code, out, err
@@ -97,22 +93,18 @@ class _Captured(io.StringIO):
         return self.buffer.getvalue().decode("utf-8", "surrogateescape") + self.getvalue()
 
 
-SIGNALS = {
-    "claude": {"CLAUDE_CODE_SESSION_ID": "session-of-claude"},
-    "codex": {"CODEX_THREAD_ID": "thread-of-codex"},
-}
-
-
-_TEMPLATE: list[pathlib.Path] = []  # one repository, made once and copied for each test
+_TEMPLATE: list[pathlib.Path] = []  # One repository, copied for each test.
 
 
 class Stage:
-    """One project with a ledger, and the authors who type in it."""
+    """One project with a ledger, and the authors who work in it."""
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         self.home = folder / "home"
         self.project = folder / "project"
+        self.shared = self.project / ".shared"
+        self.sent = 0
         self.home.mkdir(parents=True)
         self.project.mkdir()
         if _TEMPLATE:
@@ -120,27 +112,39 @@ class Stage:
         else:
             self.git("init", "-q", "-b", "main", "--template=")
             self.git("commit", "-q", "--allow-empty", "-m", "start")
-        self.shared = self.project / ".shared"
 
     def env(self, author=None, **more):
+        """The whole environment of a command; None takes a variable out."""
         env = {
-            "HOME": str(self.home), "XDG_CACHE_HOME": str(CACHE), "PATH": os.environ.get("PATH", PATH), "LANG": "C.UTF-8", "TZ": "UTC",
-            "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null",
+            "HOME": str(self.home),
+            "XDG_CACHE_HOME": str(CACHE),
+            "PATH": os.environ.get("PATH", PATH),
+            "LANG": "C.UTF-8",
+            "TZ": "UTC",
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_CONFIG_SYSTEM": "/dev/null",
         }
-        if author in SIGNALS:
-            env |= SIGNALS[author]
+        if author in SESSIONS:
+            env |= SESSIONS[author]
         elif author:
             env |= {"RELAY_AUTHOR": author, "RELAY_AGENT_SESSION_ID": f"session-of-{author}"}
         return {key: value for key, value in {**env, **more}.items() if value is not None}
 
     def git(self, *words, cwd=None):
-        env = {"HOME": str(self.home), "PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
-        who = ("-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "protocol.file.allow=always")
-        done = subprocess.run(("git", *who, *words), cwd=cwd or self.project, env=env, check=True, capture_output=True, text=True)
+        env = {
+            "HOME": str(self.home),
+            "PATH": os.environ["PATH"],
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_CONFIG_SYSTEM": "/dev/null",
+        }
+        command = ("git", *IDENTITY, "-c", "protocol.file.allow=always", *words)
+        done = subprocess.run(
+            command, cwd=cwd or self.project, env=env, check=True, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     def run(self, author, *words, cwd=None, stdin=b"", **more) -> Done:
-        """Types a command as `author`, in this process, with a sealed environment."""
+        """Type a command as `author`, in this process, with a sealed environment."""
         out, err = _Captured(), _Captured()
         kept = dict(os.environ), os.getcwd(), sys.stdout, sys.stderr, os.umask(0o022), os.dup(0)
         reading, writing = os.pipe()
@@ -166,20 +170,31 @@ class Stage:
         return Done(code, out.text(), err.text())
 
     def ok(self, author, *words, **more) -> Done:
-        """The same, where success is expected."""
+        """As `run`; the command has to succeed."""
         done = self.run(author, *words, **more)
         assert done.code == 0, done
         return done
 
+    def refused(self, author, *words, **more) -> Done:
+        """As `run`; the command has to be refused with one sentence and a hint, and nothing else."""
+        done = self.run(author, *words, **more)
+        assert done.code == 2 and done.out == "" and done.err.startswith("relay: "), done
+        return done
+
     def spawn(self, author, *words, cwd=None, before=(), **more) -> subprocess.Popen:
-        """Types a command as `author` in a process of its own."""
+        """Type a command as `author` in a process of its own."""
         return subprocess.Popen(
-            [*before, str(SCRIPT), *map(str, words)], cwd=cwd or self.project, env=self.env(author, **more), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*before, str(SCRIPT), *map(str, words)],
+            cwd=cwd or self.project,
+            env=self.env(author, **more),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def process(self, author, *words, timeout=30, **more) -> Done:
-        """The same, run to its end."""
+        """As `spawn`, run to its end."""
         child = self.spawn(author, *words, **more)
         out, err = child.communicate(timeout=timeout)
         return Done(child.returncode, out, err)
@@ -191,10 +206,16 @@ class Stage:
         return path
 
     def send(self, author, kind, text="# Text\n", ask="look at it", *more) -> Done:
-        """A whole turn's second half; the file is new each time."""
-        self._count = getattr(self, "_count", 0) + 1
-        path = self.file(text, f"{kind}-{self._count}.md")
+        """The second half of a turn; the file is new each time."""
+        self.sent += 1
+        path = self.file(text, f"{kind}-{self.sent}.md")
         return self.ok(author, "send", "--kind", kind, "--file", path, "--next", ask, *more)
+
+    def try_send(self, author, kind, text="# Text\n", *more) -> Done:
+        """As `send`, which may be refused."""
+        self.sent += 1
+        path = self.file(text, f"{kind}-{self.sent}.md")
+        return self.run(author, "send", "--kind", kind, "--file", path, "--next", "go on", *more)
 
     def open_pair(self, topic="demo") -> pathlib.Path:
         """A pair that claude opened and codex joined."""
@@ -203,76 +224,81 @@ class Stage:
         return self.shared / slug
 
     def snapshot(self, *folders):
-        """Every path below these folders (all of the stage's without any): mode, time of the last write, content."""
+        """Every path below these directories (without any: the stage's): mode, mtime and content."""
         found = {}
         for root in folders or (self.folder,):
             for path in [root, *root.rglob("*")]:
+                if path.name == ".lock":
+                    continue
                 status = os.lstat(path)
-                held = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
-                found[str(path)] = status.st_mode, status.st_mtime_ns, held
+                content = None
+                if path.is_symlink():
+                    content = os.readlink(path)
+                elif path.is_file():
+                    content = path.read_bytes()
+                found[str(path)] = status.st_mode, status.st_mtime_ns, content
         return found
 
     def litter(self):
-        """Everything in the ledger that only a stopped run leaves behind."""
-        found = []
-        for path in self.shared.rglob("*"):
-            if path.name.endswith(".tmp") or path.parent.name in (".seq", ".draft"):
-                found.append(str(path.relative_to(self.shared)))
-        return sorted(found)
+        """Everything in the ledger that only an interrupted command leaves behind."""
+        paths = self.shared.rglob("*")
+        left = [p for p in paths if p.name.endswith(".tmp") or p.parent.name in (".seq", ".draft")]
+        return sorted(str(path.relative_to(self.shared)) for path in left)
 
 
-_SCANNED: dict = {}  # What git said of a working tree, by all that it could have looked at.
-_REALLY_SCANNED = RELAY._scanned
+def sidecar(pair, number):
+    """The sidecar of the artifact with this number."""
+    return json.loads(next(pair.glob(f"{number:03}-*.json")).read_text())
 
 
-def state_of(top):
-    """All bytes of a small working tree, and what git knows of it."""
-    found = []
-    for folder, folders, files in os.walk(top):
-        folders[:] = sorted(set(folders) - {".git", ".shared"})
-        for name in sorted([*files, *folders]):
-            path = os.path.join(folder, name)
-            held = os.readlink(path) if os.path.islink(path) else pathlib.Path(path).read_bytes() if os.path.isfile(path) else None
-            found.append((os.path.relpath(path, top), os.lstat(path).st_mode, held))
-    git = pathlib.Path(top) / ".git"
-    known = [git / "HEAD", git / "index", git / "config", git / "packed-refs", *sorted(git.glob("refs/heads/*"))]
-    return tuple(found), tuple(path.read_bytes() for path in known if path.is_file())
+def findings(*lines, fence="```"):
+    """A body with one findings block; its first row is line 4."""
+    return "\n".join(["# Review", "", f"{fence}findings", *lines, fence, ""])
 
 
-def scanned_once(top, base, depth):
-    """Asks git once for each state of a tree; most tests have the same. Those with ASKS_GIT ask each time."""
-    if not os.path.isdir(os.path.join(top, ".git")):
-        return _REALLY_SCANNED(top, base, depth)
-    key = base, state_of(top)
-    if key not in _SCANNED:
-        _SCANNED[key] = _REALLY_SCANNED(top, base, depth)
-    return _SCANNED[key]
+def dispositions(*lines):
+    """A body with one dispositions block; its first row is line 4."""
+    return "\n".join(["# Answer", "", "```dispositions", *lines, "```", ""])
+
+
+def reseal(pair, stem, change=lambda sidecar: None, text=lambda text: text):
+    """Change a published artifact's sidecar and text, and make all of its hashes agree again."""
+    import re
+
+    def write(path, content):
+        path.chmod(0o600)
+        path.write_bytes(content)
+
+    file = pair / f"{stem}.json"
+    document = json.loads(file.read_text())
+    document = change(document) or document
+    write(file, json.dumps(document).encode())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    artifact = pair / f"{stem}.md"
+    changed = re.sub(
+        r"(?m)^sidecar_sha256: \w+$", f"sidecar_sha256: {digest}", artifact.read_text()
+    )
+    content = text(changed).encode()
+    write(artifact, content)
+    sums = f"{hashlib.sha256(content).hexdigest()}  {stem}.md\n{digest}  {stem}.json\n"
+    write(pair / f"{stem}.md.sha256", sums.encode())
 
 
 @pytest.fixture
 def relay():
+    """The script as a module, for tests of its pure sections."""
     return RELAY
 
 
 @pytest.fixture(scope="session", autouse=True)
 def template(tmp_path_factory):
-    made = Stage(tmp_path_factory.mktemp("template"))
-    _TEMPLATE.append(made.project)
-
-
-def woken_by_nobody(pair, _scratch, _env, world):
-    """Stands for a real process that waits, in tests that are not about the doctor."""
-    return RELAY.publish_note(pair, world), RELAY.Check("wait", "not tried")
+    _TEMPLATE.append(Stage(tmp_path_factory.mktemp("template")).project)
 
 
 @pytest.fixture
-def stage(tmp_path, monkeypatch, request):
-    monkeypatch.setattr(RELAY, "woken_by", woken_by_nobody)
-    monkeypatch.setattr(RELAY, "launched_with", lambda: {"folder": str(tmp_path)})
-    if not getattr(request.module, "ASKS_GIT", False):
-        monkeypatch.setattr(RELAY, "_scanned", scanned_once)
+def stage(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/nonexistent/the-real-home-is-off-limits")
     monkeypatch.setenv("TZ", "UTC")
-    # Waiting for the disk is half of the time a test takes; real processes, and the tests that kill them, do wait.
+    # Waiting for the disk is half of a test's time. Processes of their own do wait.
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     return Stage(tmp_path)

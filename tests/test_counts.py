@@ -9,9 +9,6 @@ import pytest
 from conftest import RELAY
 
 
-ASKS_GIT = True
-
-
 def counted(monkeypatch, owner, name):
     """The calls of one function from here on."""
     real, calls = getattr(owner, name), []
@@ -51,7 +48,9 @@ def story(stage, length):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("next",), ("status",), ("brief",), ("wait", "--timeout", "0")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("next",), ("status",), ("brief",), ("wait", "--timeout", "0")], ids=" ".join
+)
 def test_a_look_reads_no_more_files_in_a_long_pair_than_in_a_short_one(stage, monkeypatch, words):
     read = []
     for length in (4, 12):
@@ -63,7 +62,9 @@ def test_a_look_reads_no_more_files_in_a_long_pair_than_in_a_short_one(stage, mo
     assert read[0] == read[1] > 0
 
 
-@pytest.mark.parametrize("words", [("brief",), ("wait", "--timeout", "0"), ("findings",), ("verify",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("brief",), ("wait", "--timeout", "0"), ("findings",), ("verify",)], ids=" ".join
+)
 def test_a_look_starts_no_process(stage, monkeypatch, words):
     story(stage, 2)
     started = counted(monkeypatch, subprocess, "Popen")
@@ -72,7 +73,9 @@ def test_a_look_starts_no_process(stage, monkeypatch, words):
 
 
 @pytest.mark.parametrize("words", [("next",), ("status",), ("log",), "send"], ids=" ".join)
-def test_telling_the_tree_takes_git_alone_and_not_more_of_it_for_more_files(stage, monkeypatch, words):
+def test_telling_the_tree_takes_git_alone_and_not_more_of_it_for_more_files(
+    stage, monkeypatch, words
+):
     started = []
     for files in (3, 30):
         for number in range(files):

@@ -16,7 +16,10 @@ import time
 import pytest
 from conftest import SCRIPT
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to see processes")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc to see processes"),
+]
 WITHIN_S = 2.0
 SLACK_S = 1.5  # A loaded machine's, for starting and ending processes.
 
@@ -31,8 +34,14 @@ class Host:
             shutil.copy(os.path.realpath("/bin/sh"), program)
         self.stage, self.count = stage, 0
         self.child = subprocess.Popen(
-            [str(program)], cwd=stage.project, env=stage.env(author), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
-        )  # fmt: skip
+            [str(program)],
+            cwd=stage.project,
+            env=stage.env(author),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
     def starts(self, *words):
         """Types a line, and goes on."""
@@ -73,7 +82,9 @@ def until(condition, what):
 
 def watches(pid):
     try:
-        return any("inotify" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+        return any(
+            "inotify" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")
+        )
     except OSError:
         return False
 
@@ -100,7 +111,11 @@ def is_named(stage, claude):
     claude.dies()
     out, err = child.communicate(timeout=20)
     took = time.monotonic() - began
-    assert child.returncode == 11 and "claude's process has ended" in err, (child.returncode, out, err)
+    assert child.returncode == 11 and "claude's process has ended" in err, (
+        child.returncode,
+        out,
+        err,
+    )
     assert took < WITHIN_S + SLACK_S
     done = stage.run("codex", "next", "--exit-code")
     assert done.code == 11 and "ended" in done.out, done
@@ -127,7 +142,9 @@ def test_a_peer_that_dies_with_a_draft(stage, host):
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace stops a send where it is told to")
-@pytest.mark.parametrize("call", ["linkat,link:1", "linkat,link:2", "fsync:1", "fsync:3", "fsync:5"])
+@pytest.mark.parametrize(
+    "call", ["linkat,link:1", "linkat,link:2", "fsync:1", "fsync:3", "fsync:5"]
+)
 def test_a_peer_that_dies_in_the_middle_of_its_send(stage, host, call):
     claude = turn_of(stage, host)
     claude.runs("next")
@@ -135,8 +152,12 @@ def test_a_peer_that_dies_in_the_middle_of_its_send(stage, host, call):
     body = stage.file("# An answer\n\n## Next\n\nlook\n", "answer.md")
     pid = stage.folder / "pid"
     traced = f"strace -f -o /dev/null -e trace={calls} -e inject={calls}:signal=STOP:when={when}"
-    claude.starts(f"sh -c 'echo $$ >{pid}.new; mv {pid}.new {pid}; exec {traced} {SCRIPT} send --kind note --reply-to 1 --file {body}' &")
-    until(lambda: pid.exists() and stopped_below(int(pid.read_text())), f"the send stands at {call}")
+    claude.starts(
+        f"sh -c 'echo $$ >{pid}.new; mv {pid}.new {pid}; exec {traced} {SCRIPT} send --kind note --reply-to 1 --file {body}' &"
+    )
+    until(
+        lambda: pid.exists() and stopped_below(int(pid.read_text())), f"the send stands at {call}"
+    )
     sender = stopped_below(int(pid.read_text()))
     child = waiter(stage)
     began = time.monotonic()
@@ -145,12 +166,17 @@ def test_a_peer_that_dies_in_the_middle_of_its_send(stage, host, call):
     claude.dies()
     out, err = child.communicate(timeout=20)
     # Its last words may have come out before: then they are delivered, and its end is told with the next look.
-    assert child.returncode == 11 or (child.returncode == 0 and "002-claude-note.md" in out), (out, err)
+    assert child.returncode == 11 or (child.returncode == 0 and "002-claude-note.md" in out), (
+        out,
+        err,
+    )
     assert time.monotonic() - began < WITHIN_S + SLACK_S
     again = host("claude")
     again.runs("next")
     again.runs("send", "--kind", "note", "--reply-to", "1", "--file", body)
-    assert [path.name for path in stage.shared.rglob("*-claude-note.md") if path.parent.name != ".draft"] == ["002-claude-note.md"]
+    assert [
+        path.name for path in stage.shared.rglob("*-claude-note.md") if path.parent.name != ".draft"
+    ] == ["002-claude-note.md"]
     assert stage.litter() == []
 
 
@@ -160,7 +186,11 @@ def stopped_below(pid):
         if name.isdigit():
             with contextlib.suppress(OSError, StopIteration):
                 told = open(f"/proc/{name}/status").read()
-                if f"TracerPid:\t{pid}\n" in told and re.search(r"State:\s+[tT]", told) and stood(name):
+                if (
+                    f"TracerPid:\t{pid}\n" in told
+                    and re.search(r"State:\s+[tT]", told)
+                    and stood(name)
+                ):
                     return int(name)
     return 0
 
@@ -175,7 +205,15 @@ def stood(name):
 def test_a_peer_that_dies_while_it_waits_is_named_once_the_turn_is_its_own(stage, host):
     claude = turn_of(stage, host)
     claude.runs("next")
-    claude.runs("send", "--kind", "note", "--reply-to", "1", "--file", stage.file("# A\n\n## Next\n\nlook\n"))
+    claude.runs(
+        "send",
+        "--kind",
+        "note",
+        "--reply-to",
+        "1",
+        "--file",
+        stage.file("# A\n\n## Next\n\nlook\n"),
+    )
     claude.starts(SCRIPT, "wait", "--timeout", "60")
     stage.ok("codex", "next")
     claude.dies()
@@ -220,8 +258,18 @@ STARTED_BY = {
 @pytest.mark.parametrize("detached", [False, True], ids=["", "detached"])
 def test_a_wait_ends_with_who_started_it_unless_it_is_detached(stage, foster, how, detached):
     stage.open_pair()
-    line = how.format(relay=f"{SCRIPT} wait --timeout 60 {'--detach' if detached else ''} >/dev/null 2>&1")
-    starter = subprocess.Popen(["sh", "-c", line], cwd=stage.project, env=stage.env("codex"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+    line = how.format(
+        relay=f"{SCRIPT} wait --timeout 60 {'--detach' if detached else ''} >/dev/null 2>&1"
+    )
+    starter = subprocess.Popen(
+        ["sh", "-c", line],
+        cwd=stage.project,
+        env=stage.env("codex"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
     pid = int(starter.stdout.readline())
     until(lambda: watches(pid), "the wait begins")
     parent = parent_of(pid)
@@ -230,7 +278,10 @@ def test_a_wait_ends_with_who_started_it_unless_it_is_detached(stage, foster, ho
     if parent != starter.pid:
         starter.kill()
     starter.communicate()
-    until(lambda: parent_of(pid) == os.getpid(), "it is ours: its shell closed its files before it was gone")
+    until(
+        lambda: parent_of(pid) == os.getpid(),
+        "it is ours: its shell closed its files before it was gone",
+    )
     if detached:
         time.sleep(WITHIN_S + 0.5)
         assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it goes on"

@@ -12,10 +12,19 @@ from conftest import SCRIPT
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-NO_NAMESPACE = os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
+NO_NAMESPACE = (
+    os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode
+)
 # Outside this checkout and the temporary folders, where the launcher trusts neither bytecode nor a Python.
 CACHE = pathlib.Path.home() / ".cache" / "agent-relay-tests"
-SFTP = next((path for path in ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server") if os.path.exists(path)), None)
+SFTP = next(
+    (
+        path
+        for path in ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
+        if os.path.exists(path)
+    ),
+    None,
+)
 
 
 @pytest.fixture
@@ -31,14 +40,31 @@ def place():
 
 def played(place, before=(), **env):
     """What the demo printed: nine relay processes, two waits, git, evidence, a refusal, a close and a proof."""
-    env = {"HOME": str(place / "home"), "PATH": os.environ["PATH"], "TMPDIR": str(place), "LANG": "C.UTF-8", "XDG_CACHE_HOME": str(CACHE), **env}
+    env = {
+        "HOME": str(place / "home"),
+        "PATH": os.environ["PATH"],
+        "TMPDIR": str(place),
+        "LANG": "C.UTF-8",
+        "XDG_CACHE_HOME": str(CACHE),
+        **env,
+    }
     done = subprocess.run(
-        [*before, place / "agent-relay/bin/relay", "demo"], env={key: value for key, value in env.items() if value is not None},
-        cwd=place, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [*before, place / "agent-relay/bin/relay", "demo"],
+        env={key: value for key, value in env.items() if value is not None},
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 0 and not done.stderr, done
-    assert "5 artifacts, 2 findings: all proven" in done.stdout and "nothing was published" in done.stdout, done.stdout
-    assert not [path for path in place.iterdir() if path.name not in ("home", "agent-relay", "tools")], "litter"
+    assert (
+        "5 artifacts, 2 findings: all proven" in done.stdout
+        and "nothing was published" in done.stdout
+    ), done.stdout
+    assert not [
+        path for path in place.iterdir() if path.name not in ("home", "agent-relay", "tools")
+    ], "litter"
     return done.stdout
 
 
@@ -53,24 +79,45 @@ def test_with_another_shell_as_bin_sh(place, shell):
     program = shutil.which(shell)
     if not program:
         pytest.skip(f"{shell} is not here")
-    asked = subprocess.run([*mounts(f"mount --bind {program} $(readlink -f /bin/sh)"), "/bin/sh", "-c", "echo $BASH_VERSION; readlink /proc/$$/exe"], capture_output=True, text=True)
-    assert asked.returncode == 0 and shell in asked.stdout.splitlines()[-1] + os.path.realpath(program), asked
+    asked = subprocess.run(
+        [
+            *mounts(f"mount --bind {program} $(readlink -f /bin/sh)"),
+            "/bin/sh",
+            "-c",
+            "echo $BASH_VERSION; readlink /proc/$$/exe",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode == 0 and shell in asked.stdout.splitlines()[-1] + os.path.realpath(
+        program
+    ), asked
     played(place, mounts(f"mount --bind {program} $(readlink -f /bin/sh)"))
 
 
 def test_with_no_python3_but_a_python_of_a_version(place):
     tools = place / "tools"
     tools.mkdir()
-    version = "python%d.%d" % sys.version_info[:2]
+    version = "python{}.{}".format(*sys.version_info[:2])
     for name, program in {version: sys.executable, "git": shutil.which("git")}.items():
         (tools / name).symlink_to(os.path.realpath(program))
     played(place, PATH=str(tools))
 
 
-@pytest.mark.parametrize("env", [
-    {"HOME": None}, {"HOME": ""}, {"HOME": "/nonexistent"}, {"LANG": "C"}, {"LANG": None, "LC_ALL": "POSIX"}, {"TERM": "dumb", "COLUMNS": "20"},
-    {"GIT_DIR": "/nonexistent", "GIT_INDEX_FILE": "/nonexistent/index"}, {"PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"HOME": None},
+        {"HOME": ""},
+        {"HOME": "/nonexistent"},
+        {"LANG": "C"},
+        {"LANG": None, "LC_ALL": "POSIX"},
+        {"TERM": "dumb", "COLUMNS": "20"},
+        {"GIT_DIR": "/nonexistent", "GIT_INDEX_FILE": "/nonexistent/index"},
+        {"PYTHONPATH": "/nonexistent", "PYTHONSTARTUP": "/nonexistent"},
+    ],
+    ids=str,
+)
 def test_with_an_odd_environment(place, env):
     played(place, **env)
 
@@ -88,7 +135,7 @@ def test_with_a_home_that_cannot_be_written(place):
 
 
 def test_in_a_path_with_blanks_and_quotes(place):
-    odd = place / "home" / "it's a \"place\" $HOME `x` \\ ü"
+    odd = place / "home" / 'it\'s a "place" $HOME `x` \\ ü'
     odd.mkdir()
     played(place, TMPDIR=str(odd))
     assert not list(odd.iterdir())
@@ -105,11 +152,20 @@ def without_links(place):
     mount = pathlib.Path(tempfile.mkdtemp(prefix="mount-", dir=CACHE))
     server.write_text(f"#!/bin/sh\nexec {SFTP}\n")
     server.chmod(0o755)
-    link = pathlib.Path(tempfile.mkdtemp(prefix="relay-sftp-")) / "s"  # sshfs splits the command at blanks.
+    link = (
+        pathlib.Path(tempfile.mkdtemp(prefix="relay-sftp-")) / "s"
+    )  # sshfs splits the command at blanks.
     link.symlink_to(place)
-    for more in (",no_contain_symlinks", ""):  # Newer versions refuse to read links that lead out of the mount: so pytest's own.
+    for more in (
+        ",no_contain_symlinks",
+        "",
+    ):  # Newer versions refuse to read links that lead out of the mount: so pytest's own.
         options = f"disable_hardlink,ssh_command={link}/tools/server{more}"
-        done = subprocess.run(["sshfs", "-o", options, f"here:{link}/tools/behind", mount], capture_output=True, text=True)
+        done = subprocess.run(
+            ["sshfs", "-o", options, f"here:{link}/tools/behind", mount],
+            capture_output=True,
+            text=True,
+        )
         if not done.returncode:
             break
     if done.returncode:
@@ -132,6 +188,18 @@ def test_the_suite_of_the_record_on_a_mount_without_hard_links(without_links):
     """The tests whose subject is what stands on disk, with every ledger on that mount. It has no FIFOs, and no time of
     change that a writer cannot set: what only that would show, `verify` alone finds there."""
     names = ("turns", "tampering")
-    words = [sys.executable, "-B", "-m", "pytest", "-q", "-m", "not slow and not hosts", "-k", "not fifo and not keeps_size_and_time", f"--basetemp={without_links}/t", *(f"tests/test_{name}.py" for name in names)]
+    words = [
+        sys.executable,
+        "-B",
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "not slow and not hosts",
+        "-k",
+        "not fifo and not keeps_size_and_time",
+        f"--basetemp={without_links}/t",
+        *(f"tests/test_{name}.py" for name in names),
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-4000:]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
+import stat
 import time
 
 import pytest
-from blocks import findings, sidecar
-from tracing import (
+from conftest import RELAY
+from helpers.blocks import findings, sidecar
+from helpers.tracing import (
     LINKS_REFUSED,
     Copy,
     Tracer,
@@ -32,7 +35,13 @@ class Case:
     """A command, who types it, who looks on, and what is there before."""
 
     def __init__(self, author, reader, prepare, words, kind=""):
-        self.author, self.reader, self.prepare, self.words, self.kind = author, reader, prepare, words, kind
+        self.author, self.reader, self.prepare, self.words, self.kind = (
+            author,
+            reader,
+            prepare,
+            words,
+            kind,
+        )
 
 
 def nothing(_stage):
@@ -60,7 +69,16 @@ def claimed(stage):
 
 def drafted(stage):
     claimed(stage)
-    stage.ok("codex", "draft", "set", draft(stage), "--body-file", BODY(stage), "--prompt-for-next-file", ASK(stage))
+    stage.ok(
+        "codex",
+        "draft",
+        "set",
+        draft(stage),
+        "--body-file",
+        BODY(stage),
+        "--prompt-for-next-file",
+        ASK(stage),
+    )
 
 
 def decided(stage):
@@ -104,16 +122,41 @@ CASES = {
     "send_the_first": Case("claude", "codex", pair, send),
     "send_a_closing": Case("codex", "claude", asked, lambda s: send(s, "--status", "closed")),
     "publish": Case("codex", "claude", drafted, lambda s: ["publish", draft(s)]),
-    "publish_a_closing": Case("codex", "claude", drafted, lambda s: ["publish", draft(s), "--status", "closed"]),
+    "publish_a_closing": Case(
+        "codex", "claude", drafted, lambda s: ["publish", draft(s), "--status", "closed"]
+    ),
     "claim": Case("codex", "claude", asked, lambda s: ["claim", "--kind", "review"]),
-    "draft_set": Case("codex", "claude", claimed, lambda s: ["draft", "set", draft(s), "--body-file", BODY(s), "--prompt-for-next-file", ASK(s)]),
+    "draft_set": Case(
+        "codex",
+        "claude",
+        claimed,
+        lambda s: [
+            "draft",
+            "set",
+            draft(s),
+            "--body-file",
+            BODY(s),
+            "--prompt-for-next-file",
+            ASK(s),
+        ],
+    ),
     "close": Case("claude", "codex", asked, lambda s: ["close", "--reason", "done"]),
-    "close_no_archive": Case("claude", "codex", asked, lambda s: ["close", "--reason", "done", "--no-archive", "--pair-id", slug(s)]),
+    "close_no_archive": Case(
+        "claude",
+        "codex",
+        asked,
+        lambda s: ["close", "--reason", "done", "--no-archive", "--pair-id", slug(s)],
+    ),
     "pairs_archive": Case("claude", "codex", closed, lambda s: ["pairs", "archive", slug(s)]),
     "pairs_restore": Case("claude", "codex", archived, lambda s: ["pairs", "restore", slug(s)]),
     "bootstrap": Case("claude", "codex", nothing, lambda s: ["bootstrap", "--topic", "demo"]),
     "next_that_joins": Case("codex", "claude", opened, lambda s: ["next"]),
-    "next_that_shows": Case("claude", "codex", lambda s: (asked(s), s.send("codex", "review", "# No\n")), lambda s: ["next"]),
+    "next_that_shows": Case(
+        "claude",
+        "codex",
+        lambda s: (asked(s), s.send("codex", "review", "# No\n")),
+        lambda s: ["next"],
+    ),
     "continue": Case("codex", "claude", decided, lambda s: ["continue"]),
 }
 
@@ -151,7 +194,12 @@ def test_killed_at_any_call_and_run_again_it_ends_as_if_undisturbed(stage, tmp_p
     dry = Copy(stage, tmp_path / "dry")
     points = tracer.points(dry, case.author, case.words(dry), *more)
     # A refused link changes nothing. A claim that came to its end is one: run again, it is a second one.
-    points = [p for p in points if not (refused and p.call.startswith("link")) and not (name == "claim" and p.what == "stdout")]
+    points = [
+        p
+        for p in points
+        if not (refused and p.call.startswith("link"))
+        and not (name == "claim" and p.what == "stdout")
+    ]
     with links_refused(refused):
         copy = Copy(stage, tmp_path / "undisturbed")
         wanted = finished(case, copy, case.words(copy))
@@ -165,7 +213,9 @@ def test_killed_at_any_call_and_run_again_it_ends_as_if_undisturbed(stage, tmp_p
     wrong = []
     for point, (copy, words) in in_parallel(killed, points):
         with links_refused(refused):
-            wrong += faults_of(lambda: compare(finished(case, copy, words, point.what == "stdout"), wanted), point)
+            wrong += faults_of(
+                lambda: compare(finished(case, copy, words, point.what == "stdout"), wanted), point
+            )
         copy.discard()
     report(wrong, points)
 
@@ -211,7 +261,9 @@ def test_killed_twice_in_a_row_a_send_still_ends_in_one_artifact(stage, tmp_path
 
     wrong = []
     for (_, first, second), copy in in_parallel(killed, pairs):
-        wrong += faults_of(lambda: compare(finished(case, copy, send(copy)), wanted), (first, second))
+        wrong += faults_of(
+            lambda: compare(finished(case, copy, send(copy)), wanted), (first, second)
+        )
         copy.discard()
     report(wrong, pairs)
 
@@ -230,7 +282,16 @@ def test_a_killed_send_and_what_happens_before_it_is_run_again(stage, tmp_path, 
 
     def check(copy):
         if meanwhile == "the peer publishes":
-            copy.ok("claude", "send", "--kind", "note", "--file", copy.file("# Wait\n", "note.md"), "--next", "wait")
+            copy.ok(
+                "claude",
+                "send",
+                "--kind",
+                "note",
+                "--file",
+                copy.file("# Wait\n", "note.md"),
+                "--next",
+                "wait",
+            )
         else:
             told = copy.ok("codex", "next")
             if told.action == "finish":
@@ -272,16 +333,37 @@ def ran(stage):
 def ran_and_drafted(stage):
     ran(stage)
     stage.ok("codex", "claim", "--kind", "review")
-    stage.ok("codex", "draft", "set", draft(stage), "--body-file", stage.folder / "found.md", "--prompt-for-next-file", ASK(stage))
+    stage.ok(
+        "codex",
+        "draft",
+        "set",
+        draft(stage),
+        "--body-file",
+        stage.folder / "found.md",
+        "--prompt-for-next-file",
+        ASK(stage),
+    )
 
 
 def approving(stage):
-    return ["send", "--kind", "review", "--file", stage.folder / "found.md", "--next", "mend it", "--verdict", "approve"]
+    return [
+        "send",
+        "--kind",
+        "review",
+        "--file",
+        stage.folder / "found.md",
+        "--next",
+        "mend it",
+        "--verdict",
+        "approve",
+    ]
 
 
 RECORDS = {
     "send": Case("codex", "claude", ran, approving),
-    "publish": Case("codex", "claude", ran_and_drafted, lambda s: ["publish", draft(s), "--verdict", "approve"]),
+    "publish": Case(
+        "codex", "claude", ran_and_drafted, lambda s: ["publish", draft(s), "--verdict", "approve"]
+    ),
 }
 
 
@@ -289,17 +371,23 @@ def whole_record(copy):
     """The review is there once, with all that it records, and proven; nothing of it is left beside it."""
     path = copy.shared / slug(copy)
     held = sidecar(path, 2)
-    assert [row["text"] for row in held["findings"]] == ["One", "Two"] and [row["id"] for row in held["open"]] == ["2.1", "2.2"]
+    assert [row["text"] for row in held["findings"]] == ["One", "Two"] and [
+        row["id"] for row in held["open"]
+    ] == ["2.1", "2.2"]
     assert held["verdict"] == "approve" and held["request"]["name"] == "001-claude-fix"
     assert [row["argv"][-1] for row in held["evidence"]] == ["one", "two"]
     assert len(list(path.glob("*.ready"))) == 2 and not (path / ".evidence").exists(), copy.names()
     copy.ok("claude", "verify")
-    assert [row["id"] for row in copy.ok("claude", "findings", "--all", "--json").json["findings"]] == ["2.1", "2.2"]
+    assert [
+        row["id"] for row in copy.ok("claude", "findings", "--all", "--json").json["findings"]
+    ] == ["2.1", "2.2"]
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["links", "links-refused"])
 @pytest.mark.parametrize("name", RECORDS)
-def test_a_review_killed_at_any_call_and_sent_again_has_its_whole_record_once(stage, tmp_path, name, refused):
+def test_a_review_killed_at_any_call_and_sent_again_has_its_whole_record_once(
+    stage, tmp_path, name, refused
+):
     case = RECORDS[name]
     prepared(case, stage)
     tracer = Tracer(tmp_path)
@@ -321,7 +409,9 @@ def test_a_review_killed_at_any_call_and_sent_again_has_its_whole_record_once(st
     wrong = []
     for point, (copy, words) in in_parallel(killed, points):
         with links_refused(refused):
-            wrong += faults_of(lambda: (compare(finished(case, copy, words), wanted), whole_record(copy)), point)
+            wrong += faults_of(
+                lambda: (compare(finished(case, copy, words), wanted), whole_record(copy)), point
+            )
         copy.discard()
     report(wrong, points)
 
@@ -352,7 +442,9 @@ def test_a_review_killed_at_any_call_whose_tree_then_moves_never_approves_it(sta
             copy.ok("codex", "publish", left[0])
             assert sidecar(path, 2)["verdict"] is None
         (copy.project / "reviewed.py").write_text("# reviewed\n")
-        assert (copy.run("claude", "close", "--reason", "x", "--outcome", "approve").code == 0) is published
+        assert (
+            copy.run("claude", "close", "--reason", "x", "--outcome", "approve").code == 0
+        ) is published
         assert copy.run("claude", "verify", "--all").code == 0
 
     wrong = []
@@ -363,7 +455,9 @@ def test_a_review_killed_at_any_call_whose_tree_then_moves_never_approves_it(sta
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["links", "links-refused"])
-def test_a_run_killed_at_any_call_leaves_at_most_an_unfinished_record_that_is_carried_once(stage, tmp_path, refused):
+def test_a_run_killed_at_any_call_leaves_at_most_an_unfinished_record_that_is_carried_once(
+    stage, tmp_path, refused
+):
     prepared(CASES["send"], stage)
     tracer = Tracer(tmp_path)
     more = (LINKS_REFUSED,) if refused else ()
@@ -399,3 +493,143 @@ def test_a_run_killed_at_any_call_leaves_at_most_an_unfinished_record_that_is_ca
             wrong += faults_of(lambda: check(copy), point)
         copy.discard()
     report(wrong, points)
+
+
+# ---- errors of the disk
+
+ERRORS = {"ENOSPC": "make room", "EDQUOT": "make room", "EROFS": "allow this sandbox to write"}
+CALLS = ("write", "openat", "fsync", "mkdir", "rename", "link")
+
+
+def said_clearly(done, error):
+    """One sentence that says what failed where, and a hint; no traceback."""
+    lines = done.err.rstrip("\n").split("\n")
+    assert done.code == 2, (done.code, done.err)
+    assert len(lines) == 2 and lines[0].startswith("relay: ") and lines[1].startswith("hint: "), (
+        done.err
+    )
+    assert os.strerror(getattr(errno, error)) in lines[0], done.err
+    assert ERRORS[error] in lines[1], done.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize(
+    "name", ["send", "send_the_first", "publish", "claim", "draft_set", "bootstrap"]
+)
+def test_any_call_may_fail_and_the_same_command_again_ends_it(stage, tmp_path, name, error):
+    any_call_may_fail(stage, tmp_path, name, error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["send", "publish", "claim", "draft_set"])
+def test_the_same_where_links_are_refused(stage, tmp_path, name):
+    any_call_may_fail(stage, tmp_path, name, "ENOSPC", LINKS_REFUSED)
+
+
+def any_call_may_fail(stage, tmp_path, name, error, *more):
+    needs_strace()
+    case = CASES[name]
+    prepared(case, stage)
+    kept = {path: path.read_bytes() for path in stage.folder.glob("*.md")}
+    tracer = Tracer(tmp_path)
+    dry = Copy(stage, tmp_path / "dry")
+    calls = [call for call in CALLS if not (more and call == "link")]
+    points = [
+        p
+        for p in tracer.points(dry, case.author, case.words(dry), *more, stdout=False)
+        if p.call in calls
+    ]
+    with links_refused(bool(more)):
+        copy = Copy(stage, tmp_path / "undisturbed")
+        wanted = finished(case, copy, case.words(copy))
+
+    def failed(point):
+        copy = Copy(stage, tmp_path / f"{point.call}-{point.k}")
+        drafts = list(copy.shared.rglob(".draft/*.md"))
+        words = case.words(copy)
+        return copy, words, drafts, tracer.fail(copy, case.author, words, point, error, *more)
+
+    def check(copy, words, drafts, done):
+        # What only records presence or makes a folder's names durable on a read-only mount may fail in silence.
+        if done.code:
+            said_clearly(done, error)
+            missing = [path for path in drafts if not path.exists() or not path.read_bytes()]
+            assert not missing or list(copy.shared.rglob("002-*.ready")), (
+                f"the draft is gone: {missing}"
+            )
+        assert {path: path.read_bytes() for path in kept} == kept
+        compare(finished(case, copy, words, name == "bootstrap" and not done.code), wanted)
+
+    wrong = []
+    for point, (copy, words, drafts, done) in in_parallel(failed, points):
+        if done.code == 0 and name == "claim":
+            continue
+        with links_refused(bool(more)):
+            wrong += faults_of(lambda: check(copy, words, drafts, done), point)
+        copy.discard()
+    report(wrong, points)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "link", "replace", "mkdir"])
+def test_a_send_on_a_disk_in_trouble_says_so_and_loses_nothing(stage, monkeypatch, call, error):
+    """The same for every call of one kind at once, as a disk that is full stays full, without strace."""
+    stage.open_pair()
+    body = stage.file("# Note\n\nkept.\n")
+    words = ["send", "--kind", "note", "--file", body, "--next", "read it"]
+    real = getattr(os, call)
+
+    def fails(*given, **more):
+        to_a_pipe = call == "write" and not stat.S_ISREG(os.fstat(given[0]).st_mode)
+        if to_a_pipe or (call == "open" and not given[1] & os.O_CREAT):
+            return real(*given, **more)
+        raise OSError(
+            getattr(errno, error),
+            os.strerror(getattr(errno, error)),
+            given[0] if isinstance(given[0], str) else None,
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fails)
+        done = stage.run("claude", *words)
+    if done.code:
+        said_clearly(done, error)
+    reader_sees_only_whole_artifacts(stage, "codex")
+    assert body.read_text() == "# Note\n\nkept.\n"
+    stage.ok("claude", *words)
+    assert "already published" in stage.ok("claude", *words).err
+    assert [path.name for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md")] == [
+        "001-claude-note.md"
+    ]
+    assert stage.litter() == []
+
+
+@pytest.mark.parametrize("status", ["ready", "timed_out", "closed"])
+def test_a_send_stopped_by_the_disk_and_finished_as_next_says_keeps_its_status(
+    stage, monkeypatch, status
+):
+    stage.open_pair()
+    words = [
+        "send",
+        "--kind",
+        "note",
+        "--file",
+        stage.file("# Note\n"),
+        "--next",
+        "read it",
+        "--status",
+        status,
+    ]
+
+    def full(*_given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RELAY, "publish_draft", full)
+        assert stage.run("claude", *words).code == 2
+    told = stage.ok("claude", "next")
+    assert told.action == "finish"
+    published = stage.ok("claude", *told.next.split()).out.strip()
+    assert f"\nstatus: {status}\n" in open(published).read()
+    assert "already published" in stage.ok("claude", *words).err

@@ -10,7 +10,7 @@ import subprocess
 import termios
 
 import pytest
-from blocks import dispositions, findings, prepared
+from helpers.blocks import dispositions, findings, prepared
 from conftest import RELAY, SCRIPT
 
 WIDE = "\u65e5\u672c\u8a9e\u306e\u30bf\u30a4\u30c8\u30eb \U0001f680 e\u0301"
@@ -20,7 +20,11 @@ COLUMNS = (40, 80, 200)
 def seen(stage, width, *words, author=None, colour=False):
     """What a command prints on a terminal of this width."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RELAY, "screen_here", lambda env, plain=False: RELAY.Screen("", width, 1000, colour and not plain))
+        patch.setattr(
+            RELAY,
+            "screen_here",
+            lambda env, plain=False: RELAY.Screen("", width, 1000, colour and not plain),
+        )
         done = stage.run(author, *words)
     assert done.code in (0, 1), done
     return done.out
@@ -34,8 +38,21 @@ def _asked(stage):
     stage.ok("codex", "next")
     long = "/".join(["folder"] * 20) + "/end.py"
     text = f"# Review {WIDE}\n\n1. one {'word ' * 40}\n- two {WIDE * 20}\n\n> said\n\n```python\nprint('x')\n```\n\n"
-    body = text + findings(f"blocker {long}:12 Divides {WIDE}", "major b.py:1 Rounds", "nit - WIP \x1b[2J")
-    stage.send("codex", "review", body, "mend it", "--reply-to", "1", "--verdict", "changes", "--not-run", "no time")
+    body = text + findings(
+        f"blocker {long}:12 Divides {WIDE}", "major b.py:1 Rounds", "nit - WIP \x1b[2J"
+    )
+    stage.send(
+        "codex",
+        "review",
+        body,
+        "mend it",
+        "--reply-to",
+        "1",
+        "--verdict",
+        "changes",
+        "--not-run",
+        "no time",
+    )
     return pair
 
 
@@ -57,7 +74,10 @@ def test_a_person_without_an_agents_id_sees_whose_move_it_is_and_what_to_type(st
 
 def test_an_agent_is_told_in_its_own_terms(stage, waiting):
     done = stage.ok("claude", "status")
-    assert done.out.split("\n")[1].startswith("  your move: reply to 002 review") and done.next == "next"
+    assert (
+        done.out.split("\n")[1].startswith("  your move: reply to 002 review")
+        and done.next == "next"
+    )
 
 
 def test_a_move_says_for_how_long_it_has_waited(stage, waiting, monkeypatch):
@@ -76,7 +96,10 @@ def test_what_the_user_is_asked_stands_on_the_persons_screen_in_quotes(stage):
     stage.open_pair()
     stage.send("claude", "plan", "# P\n", "go on\n@user: ship it \u202e today?")
     out = seen(stage, 80, "status")
-    assert "YOUR MOVE: the prompt asks the user" in out and "claude asks in 001: \"ship it \\u202e today?\"" in out
+    assert (
+        "YOUR MOVE: the prompt asks the user" in out
+        and 'claude asks in 001: "ship it \\u202e today?"' in out
+    )
     assert "/relay show 1\n" in out and "relay continue" in out.replace("\n  ", " ")
     plain = stage.ok("codex", "status").out
     assert "your user's move" in plain and "ship it" not in plain
@@ -85,14 +108,32 @@ def test_what_the_user_is_asked_stands_on_the_persons_screen_in_quotes(stage):
 def test_several_pairs_are_listed_the_most_urgent_first_with_how_to_name_one(stage):
     quiet = stage.open_pair("quiet").name
     stage.send("claude", "plan")
-    stage.ok("claude", "bootstrap", "--topic", "urgent", "--force", CLAUDE_CODE_SESSION_ID="another")
+    stage.ok(
+        "claude", "bootstrap", "--topic", "urgent", "--force", CLAUDE_CODE_SESSION_ID="another"
+    )
     urgent = next(stage.shared.glob("*-urgent")).name
-    stage.ok("claude", "send", "--kind", "plan", "--file", stage.file("# P\n"), "--next", "@user: which?", CLAUDE_CODE_SESSION_ID="another")
+    stage.ok(
+        "claude",
+        "send",
+        "--kind",
+        "plan",
+        "--file",
+        stage.file("# P\n"),
+        "--next",
+        "@user: which?",
+        CLAUDE_CODE_SESSION_ID="another",
+    )
     lines = stage.ok(None, "status").out.rstrip("\n").split("\n")
     assert lines[0].startswith(urgent) and "YOUR MOVE" in lines[1]
-    assert any(line.startswith(quiet) for line in lines[2:]) and lines[-1].endswith(f"status --pair-id {urgent}")
+    assert any(line.startswith(quiet) for line in lines[2:]) and lines[-1].endswith(
+        f"status --pair-id {urgent}"
+    )
     told = stage.ok(None, "status", "--json").json
-    assert [row["pair"] for row in told["pairs"]] == [urgent, quiet] and told["session"] is None and told["published"] == []
+    assert (
+        [row["pair"] for row in told["pairs"]] == [urgent, quiet]
+        and told["session"] is None
+        and told["published"] == []
+    )
     assert "codex's move: reply to 001 plan" in stage.ok(None, "status", "--pair-id", quiet).out
 
 
@@ -104,15 +145,34 @@ def test_without_any_pair_status_says_how_to_begin(stage):
 def test_an_ended_pair_is_shown_from_the_archive_with_the_way_to_its_story(stage, waiting):
     stage.ok("claude", "close", "--reason", "enough")
     out = stage.ok(None, "status").out
-    assert "ended: closed, just now" in out and f"log --pair-id {waiting.name}" in out and '"enough"' in out
+    assert (
+        "ended: closed, just now" in out
+        and f"log --pair-id {waiting.name}" in out
+        and '"enough"' in out
+    )
 
 
 def test_the_json_keeps_what_it_had(stage, waiting):
     told = stage.ok("claude", "status", "--json").json
     before = {
-        "session", "session_dir", "is_active", "resumable", "next_seq", "published", "drafts", "closed_sentinel", "bound_pair", "closed",
-        "category", "author", "moves", "faults", "changeset", "findings", "next",
-    }  # fmt: skip
+        "session",
+        "session_dir",
+        "is_active",
+        "resumable",
+        "next_seq",
+        "published",
+        "drafts",
+        "closed_sentinel",
+        "bound_pair",
+        "closed",
+        "category",
+        "author",
+        "moves",
+        "faults",
+        "changeset",
+        "findings",
+        "next",
+    }
     assert before <= told.keys() and told["headline"][0]["who"] == "claude"
     assert [row["seq"] for row in told["published"]] == [1, 2]
 
@@ -126,35 +186,55 @@ def test_no_line_is_wider_than_the_terminal_but_what_is_to_be_copied(stage, wait
         for width in COLUMNS:
             out = seen(stage, width, *words)
             lines = [line for line in out.split("\n") if str(SCRIPT) not in line]
-            assert [line for line in lines if RELAY.cells(line) > width] == [], (words, width)
+            assert [line for line in lines if RELAY.display_width(line) > width] == [], (
+                words,
+                width,
+            )
             assert "\x1b" not in out and len(lines) > 4
 
 
 def test_colour_carries_nothing_alone(stage, waiting):
     for words in (("status",), ("log",), ("show", "2")):
         coloured = seen(stage, 80, *words, colour=True)
-        bare = "".join(part.partition("m")[2] if at else part for at, part in enumerate(coloured.split("\x1b[")))
+        bare = "".join(
+            part.partition("m")[2] if at else part
+            for at, part in enumerate(coloured.split("\x1b["))
+        )
         assert coloured != bare == seen(stage, 80, *words)
         assert "\x1b" not in seen(stage, 80, *words, "--no-color", colour=True)
 
 
-@pytest.mark.parametrize("text, width", [("abc", 3), ("\u65e5\u672c", 4), ("e\u0301", 1), ("\U0001f680", 2), ("a\u200db", 2)])
+@pytest.mark.parametrize(
+    "text, width",
+    [("abc", 3), ("\u65e5\u672c", 4), ("e\u0301", 1), ("\U0001f680", 2), ("a\u200db", 2)],
+)
 def test_cells_of_a_text(text, width):
-    assert RELAY.cells(text) == width
+    assert RELAY.display_width(text) == width
 
 
-@pytest.mark.parametrize("text", ["", "word", "a b  c " * 30, "x" * 300, "\u65e5" * 100, f"  - {WIDE} {'y' * 90} end", "    " * 30 + "deep"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "word",
+        "a b  c " * 30,
+        "x" * 300,
+        "\u65e5" * 100,
+        f"  - {WIDE} {'y' * 90} end",
+        "    " * 30 + "deep",
+    ],
+)
 @pytest.mark.parametrize("width", [20, 40, 79])
 def test_wrapping_keeps_every_word_and_no_line_is_too_wide(text, width):
-    lines = RELAY.wrapped(text, width, "    ")
-    assert all(RELAY.cells(line) <= width for line in lines)
+    lines = RELAY.wrap(text, width, "    ")
+    assert all(RELAY.display_width(line) <= width for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert RELAY.wrapped(text, 0, "    ") == [text]
+    assert RELAY.wrap(text, 0, "    ") == [text]
 
 
 def test_a_long_name_keeps_its_beginning_and_its_end():
     assert RELAY.cut_middle("src/some/long/path/pay.py", 15) == "src/so...pay.py"
-    assert RELAY.cells(RELAY.cut_middle("\u65e5" * 40, 15)) <= 15
+    assert RELAY.display_width(RELAY.cut_middle("\u65e5" * 40, 15)) <= 15
 
 
 def test_a_pipe_gets_plain_lines_that_nobody_wrapped(stage, waiting):
@@ -182,7 +262,14 @@ def at_terminal(stage, *words, lines=50, columns=80, **more):
 def test_at_a_real_terminal_there_is_colour_and_the_width_is_its_own(stage, waiting):
     code, out = at_terminal(stage, "status", columns=40)
     assert code == 0 and "\x1b[31m" in out
-    assert max(RELAY.cells(line) for line in out.split("\n") if str(SCRIPT) not in line and "\x1b" not in line) <= 40
+    assert (
+        max(
+            RELAY.display_width(line)
+            for line in out.split("\n")
+            if str(SCRIPT) not in line and "\x1b" not in line
+        )
+        <= 40
+    )
 
 
 @pytest.mark.slow
@@ -194,7 +281,9 @@ def test_who_wants_no_colour_gets_none(stage, waiting, more):
 @pytest.mark.slow
 def test_columns_counts_before_what_the_terminal_says(stage, waiting):
     out = at_terminal(stage, "status", columns=200, COLUMNS="40", NO_COLOR="1")[1]
-    assert max(RELAY.cells(line) for line in out.split("\n") if str(SCRIPT) not in line) <= 40
+    assert (
+        max(RELAY.display_width(line) for line in out.split("\n") if str(SCRIPT) not in line) <= 40
+    )
 
 
 def test_what_is_longer_than_the_screen_goes_through_the_pager(stage, waiting):
@@ -207,11 +296,15 @@ def test_what_is_longer_than_the_screen_goes_through_the_pager(stage, waiting):
 @pytest.mark.parametrize(
     ("words", "more", "lines"),
     [
-        (("log",), {}, 100), (("log", "--no-pager"), {}, 10), (("log", "--json"), {}, 10), (("log",), {"PAGER": ""}, 10),
-        (("log",), {"PAGER": "/nowhere/pager"}, 10), (("log", "--markdown"), {}, 10),
+        (("log",), {}, 100),
+        (("log", "--no-pager"), {}, 10),
+        (("log", "--json"), {}, 10),
+        (("log",), {"PAGER": ""}, 10),
+        (("log",), {"PAGER": "/nowhere/pager"}, 10),
+        (("log", "--markdown"), {}, 10),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_fits_or_is_for_programs_goes_through_none(stage, waiting, words, more, lines):
     kept = stage.folder / "paged"
     code, out = at_terminal(stage, *words, lines=lines, **{"PAGER": f"cat >'{kept}'", **more})
@@ -224,7 +317,19 @@ def test_less_shows_it_and_q_leaves_it(stage, waiting):
     socket = ["tmux", "-L", f"relay-{os.getpid()}"]
     if subprocess.run(["sh", "-c", "command -v tmux less"], capture_output=True).returncode:
         pytest.skip("needs tmux and less")
-    subprocess.run([*socket, "new-session", "-d", "-x", "60", "-y", "12", f"cd '{stage.project}'; env -i {env} '{SCRIPT}' log; echo left with $?; sleep 20"], check=True)
+    subprocess.run(
+        [
+            *socket,
+            "new-session",
+            "-d",
+            "-x",
+            "60",
+            "-y",
+            "12",
+            f"cd '{stage.project}'; env -i {env} '{SCRIPT}' log; echo left with $?; sleep 20",
+        ],
+        check=True,
+    )
     try:
         screen = wait_for(socket, "round 1")
         assert "left with" not in screen
@@ -236,7 +341,9 @@ def test_less_shows_it_and_q_leaves_it(stage, waiting):
 
 def wait_for(socket, words):
     for _ in range(100):
-        screen = subprocess.run([*socket, "capture-pane", "-p"], capture_output=True, text=True).stdout
+        screen = subprocess.run(
+            [*socket, "capture-pane", "-p"], capture_output=True, text=True
+        ).stdout
         if words in screen:
             return screen
         subprocess.run(["sleep", "0.1"])
@@ -245,7 +352,13 @@ def wait_for(socket, words):
 
 @pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_trouble(stage, waiting):
-    done = subprocess.run(["bash", "-c", f"'{SCRIPT}' log -p | head -1; echo ${{PIPESTATUS[0]}}"], cwd=stage.project, env=stage.env(None), capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"'{SCRIPT}' log -p | head -1; echo ${{PIPESTATUS[0]}}"],
+        cwd=stage.project,
+        env=stage.env(None),
+        capture_output=True,
+        text=True,
+    )
     assert done.stderr == "" and done.stdout.rstrip().endswith("0")
 
 
@@ -257,8 +370,16 @@ def test_on_a_terminal_a_text_is_laid_out_and_its_findings_tell_their_fate(stage
     stage.send("claude", "fix", dispositions("2.1 fixed a guard"), "look", "--reply-to", "2")
     out = seen(stage, 100, "show", "2")
     lines = out.split("\n")
-    assert lines[0].startswith("002 review by codex, answers 001, ") and "verified, sha256 " in lines[1]
-    assert 'fixed: "a guard"' in out and "```" not in out and "      print('x')" in lines and "asks:" in lines
+    assert (
+        lines[0].startswith("002 review by codex, answers 001, ")
+        and "verified, sha256 " in lines[1]
+    )
+    assert (
+        'fixed: "a guard"' in out
+        and "```" not in out
+        and "      print('x')" in lines
+        and "asks:" in lines
+    )
     assert not any(line.startswith("# ") for line in lines)
 
 
@@ -273,7 +394,12 @@ def test_on_a_terminal_the_details_of_a_finding_stand_below_it(stage):
 
 def test_peer_text_on_a_terminal_is_never_at_the_edge_where_relays_words_are(stage):
     stage.open_pair()
-    stage.send("claude", "plan", "verified\n# verified\n```findings\n```\nran:\n\x1b[2Jverified\n- verified\n```x\nverified\n```\n", "verified\nverified")
+    stage.send(
+        "claude",
+        "plan",
+        "verified\n# verified\n```findings\n```\nran:\n\x1b[2Jverified\n- verified\n```x\nverified\n```\n",
+        "verified\nverified",
+    )
     lines = seen(stage, 80, "show", "1").split("\n")
     assert [line for line in lines[2:] if line.startswith(("verified", "ran:", "\x1b"))] == []
 
@@ -310,21 +436,38 @@ def test_a_diff_shows_what_git_or_the_tree_still_has_and_names_the_rest(stage):
     stage.send("claude", "plan")
     stage.ok("codex", "next")
     stage.send("codex", "review", "# R\n", "x", "--reply-to", "1")
-    changed(stage, "kept.py", "two\n"), changed(stage, "gone.py", "second\n"), changed(stage, "sub/new.py", "new\n")
+    (
+        changed(stage, "kept.py", "two\n"),
+        changed(stage, "gone.py", "second\n"),
+        changed(stage, "sub/new.py", "new\n"),
+    )
     (stage.project / "base.py").unlink()
     stage.ok("claude", "next")
     stage.send("claude", "fix", "# F\n", "x", "--reply-to", "2")
     told = stage.ok("claude", "show", "3", "--diff", "--json").json
     assert (told["from"], told["to"]) == ("002", "003")
     assert {row["path"]: (row["how"], row["why"]) for row in told["files"]} == {
-        "base.py": ("deleted", ""), "gone.py": ("changed", RELAY.GONE), "kept.py": ("changed", ""), "sub/new.py": ("added", "")}  # fmt: skip
+        "base.py": ("deleted", ""),
+        "gone.py": ("changed", RELAY.GONE),
+        "kept.py": ("changed", ""),
+        "sub/new.py": ("added", ""),
+    }
     done = stage.ok("claude", "show", "3", "--diff")
-    for words in ("diff --git a/kept.py b/kept.py", "-one", "+two", "+++ b/sub/new.py", "--- a/base.py", f"changed gone.py: {RELAY.GONE}"):
+    for words in (
+        "diff --git a/kept.py b/kept.py",
+        "-one",
+        "+two",
+        "+++ b/sub/new.py",
+        "--- a/base.py",
+        f"changed gone.py: {RELAY.GONE}",
+    ):
         assert words in done.out
     assert "diff --git a/gone.py" not in done.out and "--diff=base" in done.err
     based = stage.ok("claude", "show", "3", "--diff=base").out
     assert based.startswith("base ") and "+++ b/gone.py" in based
-    assert "3 files changed" in stage.ok("claude", "show", "1", "--diff=now").out.replace("4 files", "3 files")
+    assert "3 files changed" in stage.ok("claude", "show", "1", "--diff=now").out.replace(
+        "4 files", "3 files"
+    )
     assert stage.ok("claude", "show", "--diff").out == "003 -> the working tree: 0 files changed\n"
 
 

@@ -36,7 +36,13 @@ def elsewhere(stage):
 def test_every_subfolder_leads_to_the_same_ledger(stage):
     deep = stage.project / "a" / "b c" / "d'e"
     deep.mkdir(parents=True)
-    for folder in (stage.project, deep, deep.parent, stage.project / ".git", stage.project / ".git" / "refs"):
+    for folder in (
+        stage.project,
+        deep,
+        deep.parent,
+        stage.project / ".git",
+        stage.project / ".git" / "refs",
+    ):
         assert ledger(stage, folder) == str(stage.shared)
 
 
@@ -64,7 +70,17 @@ def test_two_agents_in_two_worktrees_review_in_one_ledger(stage, elsewhere):
     stage.git("worktree", "add", "-q", linked)
     stage.ok("claude", "bootstrap", "--topic", "t", cwd=linked)
     stage.ok("codex", "next")
-    stage.ok("claude", "send", "--kind", "plan", "--file", stage.file("# P\n"), "--next", "look", cwd=linked)
+    stage.ok(
+        "claude",
+        "send",
+        "--kind",
+        "plan",
+        "--file",
+        stage.file("# P\n"),
+        "--next",
+        "look",
+        cwd=linked,
+    )
     told = stage.ok("codex", "next", "--json").json
     assert told["action"] == "reply"
     assert told["artifacts"][0]["worktree_root"] == str(linked)
@@ -76,7 +92,9 @@ def test_a_linked_worktree_through_a_link_and_with_relative_paths(stage, elsewhe
     stage.git("worktree", "add", "-q", linked)
     (stage.folder / "link").symlink_to(linked)
     assert ledger(stage, stage.folder / "link") == str(stage.shared)
-    (linked / ".git").write_text(f"gitdir: {os.path.relpath(stage.project / '.git/worktrees/linked', linked)}\n")
+    (linked / ".git").write_text(
+        f"gitdir: {os.path.relpath(stage.project / '.git/worktrees/linked', linked)}\n"
+    )
     assert ledger(stage, linked) == str(stage.shared)
 
 
@@ -94,7 +112,11 @@ def test_a_locked_or_detached_worktree_and_an_unborn_branch_are_places_too(stage
 
 def test_an_environment_that_points_git_elsewhere_moves_nothing(stage, elsewhere):
     stage.git("init", "-q", cwd=elsewhere)
-    env = {"GIT_DIR": f"{elsewhere}/.git", "GIT_WORK_TREE": str(elsewhere), "GIT_COMMON_DIR": f"{elsewhere}/.git"}
+    env = {
+        "GIT_DIR": f"{elsewhere}/.git",
+        "GIT_WORK_TREE": str(elsewhere),
+        "GIT_COMMON_DIR": f"{elsewhere}/.git",
+    }
     assert ledger(stage, stage.project, **env) == str(stage.shared)
 
 
@@ -103,7 +125,10 @@ def test_an_environment_that_points_git_elsewhere_moves_nothing(stage, elsewhere
 
 @pytest.fixture
 def bare(stage, elsewhere):
-    return stage.git("clone", "-q", "--bare", stage.project, elsewhere / "repo.git") or elsewhere / "repo.git"
+    return (
+        stage.git("clone", "-q", "--bare", stage.project, elsewhere / "repo.git")
+        or elsewhere / "repo.git"
+    )
 
 
 def test_a_worktree_of_a_bare_repository_has_its_own_ledger(stage, elsewhere, bare):
@@ -150,7 +175,9 @@ def test_a_git_folder_kept_apart_from_its_checkout(stage, elsewhere):
     assert ledger(stage, stage.folder / "checkout") == f"{stage.folder}/checkout/.shared"
 
 
-def test_a_worktree_of_a_git_folder_kept_apart_leads_to_the_same_ledger_or_says_so(stage, elsewhere):
+def test_a_worktree_of_a_git_folder_kept_apart_leads_to_the_same_ledger_or_says_so(
+    stage, elsewhere
+):
     checkout, linked = stage.folder / "checkout", stage.folder / "linked"
     stage.git("init", "-q", f"--separate-git-dir={elsewhere / 'apart'}", checkout)
     stage.git("commit", "-q", "--allow-empty", "-m", "x", cwd=checkout)
@@ -198,8 +225,19 @@ def test_a_lost_worktree_inside_another_project_does_not_write_into_that_one(sta
 
 
 def test_outside_git_every_command_that_needs_a_ledger_says_what_to_do(stage, elsewhere):
-    for words in (("next",), ("status",), ("wait",), ("bootstrap", "--topic", "t"), ("init",), ("doctor",), ("pairs", "list")):
-        assert "RELAY_SHARED_ROOT" in refused(stage, elsewhere, *words, says="not inside a git repository").err
+    for words in (
+        ("next",),
+        ("status",),
+        ("wait",),
+        ("bootstrap", "--topic", "t"),
+        ("init",),
+        ("doctor",),
+        ("pairs", "list"),
+    ):
+        assert (
+            "RELAY_SHARED_ROOT"
+            in refused(stage, elsewhere, *words, says="not inside a git repository").err
+        )
     assert stage.ok("claude", "whoami", "--json", cwd=elsewhere).json["author"] == "claude"
     assert stage.run("claude", "preflight", cwd=elsewhere).code == 2
     stage.ok("claude", "version", cwd=elsewhere)
@@ -227,7 +265,9 @@ def test_a_shared_root_may_start_with_the_home_and_may_be_a_link(stage):
 @pytest.mark.parametrize("given", ["shared", "./shared", "../x", ".shared", "$HOME/x"])
 def test_a_relative_shared_root_is_refused(stage, given):
     for words in (("bootstrap", "--topic", "t"), ("next",), ("status",)):
-        refused(stage, stage.project, *words, says="is not an absolute path", RELAY_SHARED_ROOT=given)
+        refused(
+            stage, stage.project, *words, says="is not an absolute path", RELAY_SHARED_ROOT=given
+        )
 
 
 def test_a_shared_root_on_a_mount_that_is_missing_is_refused(stage):
@@ -243,7 +283,9 @@ def test_a_shared_root_on_a_mount_that_is_missing_is_refused(stage):
 def test_a_shared_root_that_is_a_file_is_refused(stage):
     root = stage.file("text", "ledger")
     for words in (("bootstrap", "--topic", "t"), ("init",)):
-        refused(stage, stage.project, *words, says="is not a folder", RELAY_SHARED_ROOT=str(root))
+        refused(
+            stage, stage.project, *words, says="is not a directory", RELAY_SHARED_ROOT=str(root)
+        )
 
 
 def test_a_shared_root_that_is_the_checkout_itself_is_refused(stage):
@@ -258,15 +300,22 @@ def test_an_empty_shared_root_counts_as_unset(stage):
 # ---------------------------------------------------------------- what stands in the ledger's place
 
 
-@pytest.mark.parametrize("words", [("bootstrap", "--topic", "t"), ("next",), ("status",), ("init",), ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [("bootstrap", "--topic", "t"), ("next",), ("status",), ("init",), ("doctor",)],
+    ids=" ".join,
+)
 def test_a_ledger_that_is_a_link_is_refused_with_the_way_to_mean_it(stage, elsewhere, words):
     stage.shared.symlink_to(elsewhere)
-    assert f"RELAY_SHARED_ROOT={elsewhere}" in refused(stage, stage.project, *words, says="is a link").err
+    assert (
+        f"RELAY_SHARED_ROOT={elsewhere}"
+        in refused(stage, stage.project, *words, says="is a symlink").err
+    )
 
 
 def test_a_file_in_the_ledgers_place_is_refused(stage):
     stage.shared.write_text("")
-    refused(stage, stage.project, says="is not a folder")
+    refused(stage, stage.project, says="is not a directory")
 
 
 @pytest.mark.parametrize("inner", ["_relay", "_relay/bindings"])
@@ -302,14 +351,24 @@ def test_a_current_folder_that_is_gone_is_said_plainly(stage, elsewhere, command
     script = f'cd "{elsewhere}" && rmdir "{elsewhere}" && exec "$0" {command}'
     done = stage.process("claude", command, before=("/bin/sh", "-c", script))
     assert done.code == 2
-    assert "the current folder is gone" in done.err
+    assert "the current directory is gone" in done.err
     assert "Traceback" not in done.err
 
 
 # ---------------------------------------------------------------- names
 
 
-NAMES = ["with space", "qu'o\"te", "$(touch x)`touch y`;&", "ünïcödé 🦀", "-dash", "new\nline", "b\\s", "*?[a]", b"lat\xe9n"]
+NAMES = [
+    "with space",
+    "qu'o\"te",
+    "$(touch x)`touch y`;&",
+    "ünïcödé 🦀",
+    "-dash",
+    "new\nline",
+    "b\\s",
+    "*?[a]",
+    b"lat\xe9n",
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
@@ -324,7 +383,15 @@ def test_a_project_of_any_name_carries_a_turn(stage, name):
     told = stage.run("codex", "next", cwd=place)
     assert told.code == 0, told
     assert told.action == "reply"
-    for words in (("status",), ("status", "--json"), ("log",), ("brief",), ("doctor",), ("pairs", "list", "--json"), ("preflight",)):
+    for words in (
+        ("status",),
+        ("status", "--json"),
+        ("log",),
+        ("brief",),
+        ("doctor",),
+        ("pairs", "list", "--json"),
+        ("preflight",),
+    ):
         done = stage.run("codex", *words, cwd=place)
         assert done.code in (0, 1), (words, done)
 
@@ -334,11 +401,18 @@ def test_a_relay_in_a_folder_of_any_name_prints_commands_that_can_be_pasted(stag
     folder = os.path.join(os.fsencode(stage.folder), b"bin of " + os.fsencode(name))
     os.mkdir(folder)
     relay = os.fsdecode(folder) + "/relay"
-    shutil.copy(os.path.join(os.path.dirname(__file__), "..", "skills", "agent-relay", "bin", "relay"), relay)
+    shutil.copy(
+        os.path.join(os.path.dirname(__file__), "..", "skills", "agent-relay", "bin", "relay"),
+        relay,
+    )
     stage.ok("claude", "bootstrap", "--topic", "t")
     env = stage.env("codex", LC_ALL="C.UTF-8")
-    told = subprocess.run((relay, "next"), cwd=stage.project, env=env, capture_output=True, timeout=30)
+    told = subprocess.run(
+        (relay, "next"), cwd=stage.project, env=env, capture_output=True, timeout=30
+    )
     command = told.stdout.rstrip(b"\n").partition(b"next: ")[2].replace(b"--wait", b"--exit-code")
-    again = subprocess.run(command, shell=True, cwd=stage.project, env=env, capture_output=True, timeout=30)
+    again = subprocess.run(
+        command, shell=True, cwd=stage.project, env=env, capture_output=True, timeout=30
+    )
     assert again.returncode == 10, again
     assert again.stdout.startswith(b"action: wait")

@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import RELAY, SCRIPT, SIGNALS
-from tracing import doctor_is_content, sound
+from conftest import RELAY, SCRIPT, SESSIONS
+from helpers.tracing import doctor_is_content, sound
 
 # A process that types commands as fast as it can. Its hands are unsteady: before any call that touches
 # the disk it may pause, so that every order of events between processes comes up.
@@ -71,10 +71,27 @@ def race(stage, plays, pause=0.05, refuse_links=False):
     """Starts one process for each (author, turns), lets them go at once; returns what each printed."""
     children = []
     for number, (author, turns) in enumerate(plays):
-        told = {"script": str(SCRIPT), "turns": [[str(word) for word in turn] for turn in turns], "seed": number, "pause": pause, "refuse_links": refuse_links}
+        told = {
+            "script": str(SCRIPT),
+            "turns": [[str(word) for word in turn] for turn in turns],
+            "seed": number,
+            "pause": pause,
+            "refuse_links": refuse_links,
+        }
         command = [sys.executable, "-I", "-X", "utf8", "-c", HANDS, json.dumps(told)]
         env = author if isinstance(author, dict) else stage.env(author)
-        children.append(subprocess.Popen(command, cwd=stage.project, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        env = {"RELAY_AUTO_ROUND_CAP": "0", **env}
+        children.append(
+            subprocess.Popen(
+                command,
+                cwd=stage.project,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
     for child in children:
         child.stdin.write("go\n")
         child.stdin.flush()
@@ -84,14 +101,27 @@ def race(stage, plays, pause=0.05, refuse_links=False):
 
 
 def all_well(played):
-    bad = [re.sub(r"/\S*/|[0-9a-f-]{5,}|\d+", "N", step[2]) for steps in played for step in steps if step[0] != 0]
+    bad = [
+        re.sub(r"/\S*/|[0-9a-f-]{5,}|\d+", "N", step[2])
+        for steps in played
+        for step in steps
+        if step[0] != 0
+    ]
     if bad:
-        told = "".join(f"{bad.count(text)} x {text}" for text in sorted(set(bad), key=bad.count, reverse=True))
-        pytest.fail(f"{len(bad)} of {sum(map(len, played))} commands failed:\n{told}", pytrace=False)
+        told = "".join(
+            f"{bad.count(text)} x {text}" for text in sorted(set(bad), key=bad.count, reverse=True)
+        )
+        pytest.fail(
+            f"{len(bad)} of {sum(map(len, played))} commands failed:\n{told}", pytrace=False
+        )
 
 
 def published(stage):
-    return sorted(path.name[:-3] for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md") if path.parent.name != ".draft")
+    return sorted(
+        path.name[:-3]
+        for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md")
+        if path.parent.name != ".draft"
+    )
 
 
 def turns_of(stage, process, count, way):
@@ -101,7 +131,11 @@ def turns_of(stage, process, count, way):
     for turn in range(count):
         body = stage.file(f"# Turn\n\ntext {process}.{turn}\n", f"body-{process}-{turn}.md")
         old = way == "both" and (turn + process) % 2
-        turns.append(["the 1.x way", "note", body, ask] if old else ["send", "--kind", "note", "--file", body, "--next", "go on"])
+        turns.append(
+            ["the 1.x way", "note", body, ask]
+            if old
+            else ["send", "--kind", "note", "--file", body, "--next", "go on"]
+        )
     return turns
 
 
@@ -112,14 +146,20 @@ def everything_arrived(stage, processes, count):
     texts = [path.read_text() for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md")]
     for process in range(processes):
         for turn in range(count):
-            assert sum(f"\ntext {process}.{turn}\n" in text for text in texts) == 1, f"text {process}.{turn}"
+            assert sum(f"\ntext {process}.{turn}\n" in text for text in texts) == 1, (
+                f"text {process}.{turn}"
+            )
     assert stage.litter() == []
     sound(stage)
     doctor_is_content(stage)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("refuse_links", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["links", "links-refused"])
+@pytest.mark.parametrize(
+    "refuse_links",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["links", "links-refused"],
+)
 def test_sixteen_processes_of_two_authors_publish_400_turns(stage, refuse_links):
     stage.open_pair()
     plays = [("claude" if n % 2 else "codex", turns_of(stage, n, 25, "both")) for n in range(16)]
@@ -127,7 +167,11 @@ def test_sixteen_processes_of_two_authors_publish_400_turns(stage, refuse_links)
     everything_arrived(stage, 16, 25)
 
 
-@pytest.mark.parametrize("refuse_links", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["links", "links-refused"])
+@pytest.mark.parametrize(
+    "refuse_links",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["links", "links-refused"],
+)
 def test_four_processes_of_two_authors_take_no_number_twice(stage, refuse_links):
     stage.open_pair()
     plays = [("claude" if n % 2 else "codex", turns_of(stage, n, 6, "both")) for n in range(4)]
@@ -135,14 +179,24 @@ def test_four_processes_of_two_authors_take_no_number_twice(stage, refuse_links)
     everything_arrived(stage, 4, 6)
 
 
-@pytest.mark.parametrize("refuse_links", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["links", "links-refused"])
+@pytest.mark.parametrize(
+    "refuse_links",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["links", "links-refused"],
+)
 @pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.slow)])
-def test_the_same_file_sent_by_eight_processes_at_once_becomes_one_artifact(stage, rounds, refuse_links):
+def test_the_same_file_sent_by_eight_processes_at_once_becomes_one_artifact(
+    stage, rounds, refuse_links
+):
     stage.open_pair()
     files = [stage.file(f"# Round\n\nround {n}.\n", f"round-{n}.md") for n in range(rounds)]
     turns = [["send", "--kind", "note", "--file", file, "--next", "go on"] for file in files]
     played = race(stage, [("claude", turns)] * 8, 0.1, refuse_links)
-    texts = [path.read_text() for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md") if path.parent.name != ".draft"]
+    texts = [
+        path.read_text()
+        for path in stage.shared.rglob("[0-9][0-9][0-9]-*.md")
+        if path.parent.name != ".draft"
+    ]
     assert [sum(f"\nround {n}.\n" in text for text in texts) for n in range(rounds)] == [1] * rounds
     all_well(played)
     assert stage.litter() == []
@@ -150,14 +204,23 @@ def test_the_same_file_sent_by_eight_processes_at_once_becomes_one_artifact(stag
     doctor_is_content(stage)
 
 
-@pytest.mark.parametrize("refuse_links", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["links", "links-refused"])
+@pytest.mark.parametrize(
+    "refuse_links",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["links", "links-refused"],
+)
 def test_a_draft_published_by_six_processes_at_once_becomes_one_artifact(stage, refuse_links):
     stage.open_pair()
     turns = []
     for n in range(5):
-        body, ask = stage.file(f"# Draft\n\ndraft {n}.\n", f"draft-{n}.md"), stage.file("go on\n", "ask.md")
+        body, ask = (
+            stage.file(f"# Draft\n\ndraft {n}.\n", f"draft-{n}.md"),
+            stage.file("go on\n", "ask.md"),
+        )
         draft = stage.ok("claude", "claim", "--kind", "note").out.strip()
-        stage.ok("claude", "draft", "set", draft, "--body-file", body, "--prompt-for-next-file", ask)
+        stage.ok(
+            "claude", "draft", "set", draft, "--body-file", body, "--prompt-for-next-file", ask
+        )
         turns.append(["publish", draft])
     played = race(stage, [("claude", turns)] * 6, 0.1, refuse_links)
     assert len(published(stage)) == 5
@@ -208,47 +271,6 @@ def a_dead_process():
     return known
 
 
-def test_two_runs_of_one_intent_agree_on_one_number(stage, monkeypatch):
-    """The second reserves while the first lists the numbers in use."""
-    pair, real, other = a_pair(stage), RELAY.next_seq, []
-
-    def overtaken(path, *_listed):
-        monkeypatch.setattr(RELAY, "next_seq", real)
-        other.append(RELAY.reserve(pair, "a" * 24, a_world("7-7-7-7"), True))
-        return real(path)
-
-    monkeypatch.setattr(RELAY, "next_seq", overtaken)
-    assert [RELAY.reserve(pair, "a" * 24, a_world(), True)] == other
-
-
-def test_a_number_that_one_is_just_taking_is_not_given_to_a_dead_runs_heir(stage):
-    """Without links a number is taken before it says for what; a dead run that wanted it too must not inherit it."""
-    pair, dead = a_pair(stage), a_dead_process().token
-    folder = stage.shared / pair.slug / ".seq"
-    for intent, owner in (("a" * 24, dead), ("b" * 24, RELAY.this_process().token)):
-        (folder / f".{intent}.{owner}.mark").write_bytes(RELAY.json_line({"intent": intent, "seq": 1, "owner": owner}))
-    (folder / "001").touch()
-    assert RELAY.reserve(pair, "a" * 24, a_world("7-7-7-7"), True) != 1
-
-
-def test_two_runs_that_begin_at_once_where_links_are_refused_have_a_number_each(stage, monkeypatch):
-    """Without links a record is empty for a moment before it says what runs; another that begins just then leaves it be."""
-    pair, who, real, other = a_pair(stage), RELAY.Identity("claude", "flag", "a", "flag"), os.replace, []
-
-    def overtaken(source, path):
-        if not other and path.endswith("claude-001.json"):
-            other.append(None)
-            monkeypatch.setattr(RELAY, "exists", lambda asked: asked != path and os.path.lexists(asked))  # It looked before.
-            other[0] = RELAY.begin_run(pair, who, {"argv": ["second"]}, a_world("7-7-7-7"))
-        real(source, path)
-
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(os, "replace", overtaken)
-    first = RELAY.begin_run(pair, who, {"argv": ["first"]}, a_world())
-    assert first["id"] != other[0]["id"]
-    assert [row["id"] for row in RELAY.runs_of(pair, "claude")] == [first["id"], other[0]["id"]]
-
-
 @pytest.mark.slow
 def test_a_claim_beside_another_of_the_same_session_goes_through(stage, monkeypatch):
     stage.open_pair()
@@ -268,7 +290,16 @@ def test_a_draft_claimed_beside_an_unpublished_one_can_be_published(stage):
     stage.open_pair()
     stage.ok("claude", "claim", "--kind", "note")
     draft = stage.ok("codex", "claim", "--kind", "note").out.strip()
-    stage.ok("codex", "draft", "set", draft, "--body-file", stage.file("# N\n"), "--prompt-for-next-file", stage.file("go on\n", "ask.md"))
+    stage.ok(
+        "codex",
+        "draft",
+        "set",
+        draft,
+        "--body-file",
+        stage.file("# N\n"),
+        "--prompt-for-next-file",
+        stage.file("go on\n", "ask.md"),
+    )
     assert "002-codex-note" in stage.ok("codex", "publish", draft).out
 
 
@@ -284,15 +315,20 @@ def test_bootstraps_at_once_leave_whole_pairs_and_no_slot_with_two_holders(stage
     for number in range(6):
         author = "claude" if sessions == 1 or number % 2 == 0 else "codex"
         ident = 0 if sessions <= 2 else number // 2
-        env = stage.env(author, **{next(iter(SIGNALS[author])): f"{author}-{ident}"})
+        env = stage.env(author, **{next(iter(SESSIONS[author])): f"{author}-{ident}"})
         plays.append((env, [["bootstrap", "--topic", f"t{number % topics}"]]))
     played = [step for steps in race(stage, plays, 0.2) for step in steps]
-    assert all(code == 0 or ("hint: " in err and code == 2 and "Traceback" not in err) for code, _, err in played), played
+    assert all(
+        code == 0 or ("hint: " in err and code == 2 and "Traceback" not in err)
+        for code, _, err in played
+    ), played
     refused = [err for code, _, err in played if code]
     assert all("relay pair join" in err or "next" in err for err in refused), refused
     pairs = stage.ok("claude", "pairs", "list", "--json").json["pairs"]
     assert pairs and all(pair["category"] == "active" for pair in pairs)
-    bindings = [json.loads(path.read_text()) for path in (stage.shared / "_relay/bindings").glob("*.json")]
+    bindings = [
+        json.loads(path.read_text()) for path in (stage.shared / "_relay/bindings").glob("*.json")
+    ]
     slots = [(binding["pair_slug"], binding["author"]) for binding in bindings]
     assert len(set(slots)) == len(slots), f"a slot has two holders: {slots}"
     assert {slug for slug, _ in slots} <= {pair["session_id"] for pair in pairs}
@@ -307,8 +343,14 @@ def test_two_closes_at_once_end_the_pair_once(stage, archive):
     for n in range(4):
         stage.open_pair(f"t{n}")
         words = ["close", "--reason", "done", *archive]
-        played = [step for steps in race(stage, [("claude", [words]), ("codex", [words])], 0.3) for step in steps]
-        assert all(code == 0 or ("hint: " in err and "Traceback" not in err) for code, _, err in played), played
+        played = [
+            step
+            for steps in race(stage, [("claude", [words]), ("codex", [words])], 0.3)
+            for step in steps
+        ]
+        assert all(
+            code == 0 or ("hint: " in err and "Traceback" not in err) for code, _, err in played
+        ), played
         assert any(code == 0 for code, _, _ in played), played
         closed = list(stage.shared.rglob(f"*-t{n}/CLOSED"))
         assert len(closed) == 1
@@ -328,10 +370,18 @@ def test_two_first_turns_of_the_same_author_do_not_share_a_slot(stage):
 
 @pytest.mark.parametrize("refuse_links", [False, True], ids=["links", "links-refused"])
 @pytest.mark.slow
-def test_runs_and_sends_of_two_authors_at_once_lose_no_evidence_and_carry_none_twice(stage, refuse_links):
+def test_runs_and_sends_of_two_authors_at_once_lose_no_evidence_and_carry_none_twice(
+    stage, refuse_links
+):
     path = stage.open_pair()
-    runs = [(author, [["run", "--", "true", f"{author}-{n}.{m}"] for m in range(8)]) for author in ("claude", "codex") for n in range(2)]
-    sends = [(author, turns_of(stage, n, 8, "send")) for n, author in enumerate(("claude", "codex"))]
+    runs = [
+        (author, [["run", "--", "true", f"{author}-{n}.{m}"] for m in range(8)])
+        for author in ("claude", "codex")
+        for n in range(2)
+    ]
+    sends = [
+        (author, turns_of(stage, n, 8, "send")) for n, author in enumerate(("claude", "codex"))
+    ]
     all_well(race(stage, [*runs, *sends], 0.1, refuse_links))
     for author in ("claude", "codex"):
         stage.send(author, "note")
@@ -342,7 +392,9 @@ def test_runs_and_sends_of_two_authors_at_once_lose_no_evidence_and_carry_none_t
             assert row["author"] == document["author"] and row["code"] == 0
             carried.setdefault(row["id"], []).append(row["argv"][-1])
     assert all(len(words) == 1 for words in carried.values()), "a run was carried twice"
-    assert sorted(words[0] for words in carried.values()) == sorted(turn[-1] for _, turns in runs for turn in turns)
+    assert sorted(words[0] for words in carried.values()) == sorted(
+        turn[-1] for _, turns in runs for turn in turns
+    )
     assert not (path / ".evidence").exists() and stage.litter() == []
     stage.ok("claude", "verify")
 
@@ -371,7 +423,9 @@ def once_before(monkeypatch, name, wanted, meanwhile):
 
 
 @pytest.mark.parametrize("part", ["-plan.json", "-plan.md", "-plan.md.sha256"])
-def test_a_publisher_that_stood_still_changes_nothing_of_what_was_published_meanwhile(stage, monkeypatch, passed_by, part):
+def test_a_publisher_that_stood_still_changes_nothing_of_what_was_published_meanwhile(
+    stage, monkeypatch, passed_by, part
+):
     pair = stage.open_pair()
     words = ("send", "--kind", "plan", "--file", stage.file("# P\n"), "--next", "go on")
     held = {}
@@ -381,60 +435,19 @@ def test_a_publisher_that_stood_still_changes_nothing_of_what_was_published_mean
         stage.ok("claude", *words)
         held.update({path: path.read_bytes() for path in pair.glob("001-*")})
 
-    assert once_before(monkeypatch, "create", lambda path, *_: path.endswith(part) and "/.draft/" not in path, again) == []
+    assert (
+        once_before(
+            monkeypatch,
+            "create",
+            lambda path, *_: path.endswith(part) and "/.draft/" not in path,
+            again,
+        )
+        == []
+    )
     stage.ok("claude", *words)
     assert len(held) == 4 and {path: path.read_bytes() for path in pair.glob("001-*")} == held
     assert [path.name[:3] for path in pair.glob("*.ready")] == ["001"] and stage.litter() == []
     stage.ok("codex", "verify")
-
-
-def test_what_is_published_while_a_close_looks_at_the_tree_counts_for_it(stage, monkeypatch, passed_by):
-    pair = stage.open_pair()
-    stage.send("claude", "plan")
-    stage.ok("codex", "next")
-    stage.ok("codex", "run", "--", "true")
-    stage.send("codex", "review", "# R\n", "go on", "--verdict", "approve")
-    stage.ok("claude", "next")
-    other = "# R\n\n```findings\nblocker - I was wrong\n```\n"
-    once_before(monkeypatch, "tree_against", lambda *_: True, lambda: stage.send("codex", "review", other, "mend", "--verdict", "changes"))
-    done = stage.run("claude", "close", "--outcome", "approve", "--reason", "done")
-    assert done.code == 2 and "3.1 blocker - is unanswered" in done.err and not (pair / "CLOSED").exists()
-
-
-def test_a_draft_that_was_published_while_its_text_was_awaited_is_not_written_anew(stage, monkeypatch):
-    pair = stage.open_pair()
-    draft = stage.ok("claude", "claim", "--kind", "note").out.strip()
-    stage.ok("claude", "draft", "set", draft, "--body-file", stage.file("# N\n"), "--prompt-for-next-file", stage.file("go on\n", "ask.md"))
-    once_before(monkeypatch, "input_file", lambda *_: True, lambda: stage.ok("claude", "publish", draft))
-    done = stage.run("claude", "draft", "set", draft, "--body-file", stage.file("# Late\n", "late.md"))
-    assert done.code == 2 and "is published" in done.err and not list((pair / ".draft").iterdir())
-
-
-def test_a_name_that_another_filled_while_one_stood_still_is_left_to_it(stage, tmp_path, monkeypatch):
-    path, spare, real = str(tmp_path / "name"), str(tmp_path / "spare"), os.close
-    (tmp_path / "spare").write_bytes(b"mine")
-
-    def late(handle):
-        real(handle)
-        if os.path.lexists(path) and not os.path.getsize(path):
-            (tmp_path / "name").write_bytes(b"theirs")
-
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(os, "close", late)
-    with pytest.raises(FileExistsError):
-        RELAY.link_new(spare, path, spare)
-    assert (tmp_path / "name").read_bytes() == b"theirs"
-
-
-def test_a_slot_that_was_taken_over_meanwhile_is_not_taken_back(stage, monkeypatch):
-    pair = stage.open_pair()
-    for path in (stage.shared / "_relay/bindings").glob("codex-*.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"last_seen": "2026-01-01T00:00:00+00:00"}))
-    taken = stage.env("codex", **{next(iter(SIGNALS["codex"])): "another"})
-    join = (sys.executable, "-I", SCRIPT, "pair", "join", pair.name, "--take-over")
-    once_before(monkeypatch, "host_process", lambda *_: True, lambda: subprocess.run(join, cwd=stage.project, env=taken, check=True, capture_output=True))
-    stage.run("codex", "next")
-    assert len(list((stage.shared / "_relay/bindings").glob("codex-*.json"))) == 1
 
 
 def test_an_approving_close_waits_for_what_is_just_being_published(stage, monkeypatch, passed_by):
@@ -446,44 +459,12 @@ def test_an_approving_close_waits_for_what_is_just_being_published(stage, monkey
     stage.ok("claude", "next")
     close = ("close", "--outcome", "approve", "--reason", "done")
     refused = []
-    once_before(monkeypatch, "publish_draft", lambda *_: True, lambda: refused.append(stage.run("claude", *close)))
+    once_before(
+        monkeypatch,
+        "publish_draft",
+        lambda *_: True,
+        lambda: refused.append(stage.run("claude", *close)),
+    )
     stage.send("codex", "note")
     assert refused[0].code == 2 and "003 is just being published" in refused[0].err
     assert list(pair.glob("003-codex-note.ready")) and stage.ok("claude", *close).code == 0
-
-
-def test_an_empty_name_whose_taker_has_still_to_fill_it_is_left_to_it(tmp_path):
-    (tmp_path / "name").touch()
-    filling = tmp_path / ".name.7-7-7-7.tmp"
-    filling.write_bytes(b"theirs")
-    for recover in (False, True):
-        with pytest.raises(RELAY.Taken):
-            RELAY.create(str(tmp_path / "name"), b"mine", "8-8-8-8", recover)
-    assert (tmp_path / "name").read_bytes() == b""
-    filling.unlink()  # As sweep does once its writer is dead.
-    RELAY.create(str(tmp_path / "name"), b"mine", "8-8-8-8")
-    assert [path.name for path in tmp_path.iterdir()] == ["name"] and (tmp_path / "name").read_bytes() == b"mine"
-
-
-def test_who_is_interrupted_while_taking_a_name_removes_nothing_of_anothers(tmp_path, monkeypatch):
-    (tmp_path / "spare").write_bytes(b"mine")
-
-    def late(_source, path):
-        (tmp_path / "name").write_bytes(b"theirs")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(os, "replace", late)
-    with pytest.raises(KeyboardInterrupt):
-        RELAY.link_new(str(tmp_path / "spare"), str(tmp_path / "name"), str(tmp_path / "spare"))
-    assert (tmp_path / "name").read_bytes() == b"theirs"
-
-
-def test_a_pair_that_another_put_in_place_in_this_moment_is_not_moved_over(tmp_path, monkeypatch):
-    for name in ("mine", "theirs"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "session.json").write_text(name)
-    monkeypatch.setattr(RELAY, "exists", lambda _path: False)  # It looked before.
-    with pytest.raises(RELAY.Refusal, match="exists already"):
-        RELAY.move_folder(str(tmp_path / "mine"), str(tmp_path / "theirs"))
-    assert (tmp_path / "theirs/session.json").read_text() == "theirs"

@@ -13,17 +13,46 @@ from conftest import ROOT, SCRIPT
 OTHER = {"hooks": [{"type": "command", "command": "echo mine", "timeout": 7}]}
 # Settings as people have them: laid out by hand, by other tools, with and without hooks.
 FOUND = {
-    "empty": "", "braces": "{}", "braces-line": "{}\n", "blanks": "  \n", "spaced": "{ }\n",
-    "usual": json.dumps({"permissions": {"allow": ["Bash(ls:*)"]}, "model": "opus"}, indent=2) + "\n",
+    "empty": "",
+    "braces": "{}",
+    "braces-line": "{}\n",
+    "blanks": "  \n",
+    "spaced": "{ }\n",
+    "usual": json.dumps({"permissions": {"allow": ["Bash(ls:*)"]}, "model": "opus"}, indent=2)
+    + "\n",
     "tabs": json.dumps({"a": 1, "hooks": {"Stop": [OTHER]}}, indent="\t"),
-    "four": json.dumps({"hooks": {"Stop": [OTHER, OTHER], "PreToolUse": []}, "z": [1, 2]}, indent=4) + "\n\n",
+    "four": json.dumps({"hooks": {"Stop": [OTHER, OTHER], "PreToolUse": []}, "z": [1, 2]}, indent=4)
+    + "\n\n",
     "one-line": json.dumps({"hooks": {"Stop": [OTHER]}, "b": {"c": []}}),
     "one-line-no-hooks": '{"a":1}',
     "odd": '{\n  "a" : 1e5 ,"b":\n[ 1.0,\t"\\u00e9é\\/" ] , "hooks" : { }\n}',
     "crlf": '{\r\n  "a": 1,\r\n  "hooks": {\r\n    "Stop": []\r\n  }\r\n}\r\n',
-    "all": json.dumps({"hooks": {e: [OTHER] for e in ("SessionStart", "UserPromptSubmit", "PreToolUse", "Stop", "SessionEnd", "FileChanged", "Notification")}}, indent=2),
-    "deep-strings": json.dumps({"x": 'a "hooks": {} \\ }', "y": ["{", "]"], "statusLine": {"type": "command", "command": "mine"}}, indent=1),
-}  # fmt: skip
+    "all": json.dumps(
+        {
+            "hooks": {
+                e: [OTHER]
+                for e in (
+                    "SessionStart",
+                    "UserPromptSubmit",
+                    "PreToolUse",
+                    "Stop",
+                    "SessionEnd",
+                    "FileChanged",
+                    "Notification",
+                )
+            }
+        },
+        indent=2,
+    ),
+    "deep-strings": json.dumps(
+        {
+            "x": 'a "hooks": {} \\ }',
+            "y": ["{", "]"],
+            "statusLine": {"type": "command", "command": "mine"},
+        },
+        indent=1,
+    ),
+}
 HOSTS = ("claude", "codex")
 
 
@@ -32,19 +61,32 @@ def homes(stage):
     """Both hosts have been started once: their folders are there."""
     for host in HOSTS:
         (stage.home / f".{host}").mkdir()
-    return {"claude": stage.home / ".claude/settings.json", "codex": stage.home / ".codex/hooks.json"}
+    return {
+        "claude": stage.home / ".claude/settings.json",
+        "codex": stage.home / ".codex/hooks.json",
+    }
 
 
 def own(value, host):
-    return [(event, entry) for event, groups in value.get("hooks", {}).items() for group in groups for entry in group.get("hooks", ())
-            if f" hook {host} " in entry["command"]]  # fmt: skip
+    return [
+        (event, entry)
+        for event, groups in value.get("hooks", {}).items()
+        for group in groups
+        for entry in group.get("hooks", ())
+        if f" hook {host} " in entry["command"]
+    ]
 
 
 def others(value):
     """What settings say without relay's entries and without what is empty."""
     hooks = {}
     for event, groups in value.get("hooks", {}).items():
-        kept = [group for group in groups if not any("bin/relay" in entry["command"] for entry in group["hooks"]) and group["hooks"]]
+        kept = [
+            group
+            for group in groups
+            if not any("bin/relay" in entry["command"] for entry in group["hooks"])
+            and group["hooks"]
+        ]
         hooks |= {event: kept} if kept else {}
     return {**{key: told for key, told in value.items() if key != "hooks"}, "hooks": hooks}
 
@@ -89,9 +131,13 @@ def test_uninstall_keeps_what_others_changed_meanwhile(stage, homes, host, name)
     path.write_text(json.dumps(value, indent=3))
     stage.ok(None, "hooks", "uninstall", "--target", host)
     after = json.loads(path.read_text())
-    assert own(after, host) == [] and others(after) == others(value) and after["new"] == {"of": "mine"}
+    assert (
+        own(after, host) == [] and others(after) == others(value) and after["new"] == {"of": "mine"}
+    )
     stops = after["hooks"]["Stop"]
-    assert stops.index({"hooks": []}) == len(stops) - 2 and stops[-1] == OTHER, "an empty group keeps the place that trust names"
+    assert stops.index({"hooks": []}) == len(stops) - 2 and stops[-1] == OTHER, (
+        "an empty group keeps the place that trust names"
+    )
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -110,9 +156,16 @@ def test_a_moved_relay_renews_its_entries_in_their_places(stage, homes, host):
 
 
 BAD = {
-    "comments": '{\n  // mine\n  "a": 1\n}\n', "trailing-comma": '{"a": 1,}', "twice": '{"a": 1, "a": 2}', "list": "[]", "bom": "\ufeff{}", "text": "hello",
-    "hooks-list": '{"hooks": []}', "event-object": '{"hooks": {"Stop": {}}}', "torn": '{"a": ',
-}  # fmt: skip
+    "comments": '{\n  // mine\n  "a": 1\n}\n',
+    "trailing-comma": '{"a": 1,}',
+    "twice": '{"a": 1, "a": 2}',
+    "list": "[]",
+    "bom": "\ufeff{}",
+    "text": "hello",
+    "hooks-list": '{"hooks": []}',
+    "event-object": '{"hooks": {"Stop": {}}}',
+    "torn": '{"a": ',
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -126,7 +179,9 @@ def test_settings_that_are_no_plain_json_are_left_alone_with_a_clear_word(stage,
         assert stage.snapshot(stage.home) == before
     assert stage.run(None, "hooks", "doctor", "--target", "claude").code == 1
     both = stage.run(None, "hooks", "install", "--target", "both")
-    assert both.code == 1 and "refused" in both.out and homes["codex"].exists(), "the other host is served"
+    assert both.code == 1 and "refused" in both.out and homes["codex"].exists(), (
+        "the other host is served"
+    )
     assert path.read_bytes() == BAD[name].encode()
 
 
@@ -137,32 +192,31 @@ def test_links_and_modes_stay_as_they_are(stage, homes):
     real.chmod(0o644)
     homes["claude"].symlink_to(real)
     stage.ok(None, "hooks", "install", "--target", "claude")
-    assert homes["claude"].is_symlink() and own(json.loads(real.read_text()), "claude") and stat.S_IMODE(real.stat().st_mode) == 0o644
+    assert (
+        homes["claude"].is_symlink()
+        and own(json.loads(real.read_text()), "claude")
+        and stat.S_IMODE(real.stat().st_mode) == 0o644
+    )
     stage.ok(None, "hooks", "uninstall", "--target", "claude")
-    assert homes["claude"].is_symlink() and real.read_text() == FOUND["usual"] and stat.S_IMODE(real.stat().st_mode) == 0o644
+    assert (
+        homes["claude"].is_symlink()
+        and real.read_text() == FOUND["usual"]
+        and stat.S_IMODE(real.stat().st_mode) == 0o644
+    )
 
 
 def test_a_read_only_file_and_a_folder_in_its_place_are_not_written(stage, homes):
     homes["claude"].write_text(FOUND["usual"])
     homes["claude"].chmod(0o444)
     done = stage.run(None, "hooks", "install", "--target", "claude")
-    assert done.code == 2 and "is read-only" in done.err and homes["claude"].read_text() == FOUND["usual"]
+    assert (
+        done.code == 2
+        and "is read-only" in done.err
+        and homes["claude"].read_text() == FOUND["usual"]
+    )
     homes["codex"].mkdir()
     done = stage.run(None, "hooks", "install", "--target", "codex")
     assert done.code == 2 and "not a regular file" in done.err and homes["codex"].is_dir()
-
-
-def test_a_change_in_the_moment_of_writing_is_not_overwritten(relay, stage, homes, monkeypatch):
-    homes["claude"].write_text(FOUND["usual"])
-    checked = relay._check_kept
-
-    def meanwhile(*given):
-        homes["claude"].write_text("{}")
-        return checked(*given)
-
-    monkeypatch.setattr(relay, "_check_kept", meanwhile)
-    done = stage.run(None, "hooks", "install", "--target", "claude")
-    assert done.code == 2 and "changed by another program" in done.err and homes["claude"].read_text() == "{}"
 
 
 def test_dry_run_says_what_would_be_added_and_changes_nothing(stage, homes):
@@ -181,27 +235,24 @@ def test_no_host_here_is_said_and_a_named_one_is_made(stage):
     assert (stage.home / ".codex/hooks.json").exists()
 
 
-def test_what_an_older_version_put_under_other_events_goes_too_and_doubles_are_said(stage, homes):
-    old = {"hooks": [{"type": "command", "command": f"{SCRIPT} hook claude Notification"}]}
-    homes["claude"].write_text(json.dumps({"hooks": {"Notification": [old], "Stop": [old, OTHER]}}))
-    stage.ok(None, "hooks", "install", "--target", "claude")
-    value = json.loads(homes["claude"].read_text())
-    value["hooks"]["Stop"].append(value["hooks"]["Stop"][0])
-    homes["claude"].write_text(json.dumps(value))
-    found = stage.run(None, "hooks", "doctor", "--target", "claude", "--json").json["findings"]
-    assert any("Stop is there twice" in row["why"] for row in found)
-    stage.ok(None, "hooks", "uninstall", "--target", "claude")
-    assert json.loads(homes["claude"].read_text()) == {"hooks": {"Stop": [{"hooks": []}, OTHER]}}
-
-
 def test_entries_that_a_user_has_put_beside_relays_in_one_group_stay(stage, homes):
-    mine, old = OTHER["hooks"][0], {"type": "command", "command": "/old/bin/relay hook claude Stop || true"}
-    homes["claude"].write_text(json.dumps({"hooks": {"Stop": [{"matcher": "x", "hooks": [mine, old, mine]}]}}, indent=2))
+    mine, old = (
+        OTHER["hooks"][0],
+        {"type": "command", "command": "/old/bin/relay hook claude Stop || true"},
+    )
+    homes["claude"].write_text(
+        json.dumps({"hooks": {"Stop": [{"matcher": "x", "hooks": [mine, old, mine]}]}}, indent=2)
+    )
     stage.ok(None, "hooks", "install", "--target", "claude")
     entries = json.loads(homes["claude"].read_text())["hooks"]["Stop"][0]["hooks"]
-    assert entries[0] == entries[2] == mine and entries[1]["command"] == f"{SCRIPT} hook claude Stop || true"
+    assert (
+        entries[0] == entries[2] == mine
+        and entries[1]["command"] == f"{SCRIPT} hook claude Stop || true"
+    )
     stage.ok(None, "hooks", "uninstall", "--target", "claude")
-    assert json.loads(homes["claude"].read_text())["hooks"] == {"Stop": [{"matcher": "x", "hooks": [mine, mine]}]}
+    assert json.loads(homes["claude"].read_text())["hooks"] == {
+        "Stop": [{"matcher": "x", "hooks": [mine, mine]}]
+    }
 
 
 def test_rules_stand_for_paths_with_blanks_too(stage):
@@ -209,9 +260,19 @@ def test_rules_stand_for_paths_with_blanks_too(stage):
     relay.parent.mkdir(parents=True)
     relay.write_bytes(SCRIPT.read_bytes())
     relay.chmod(0o755)
-    done = subprocess.run((relay, "hooks", "rules", "--json"), cwd=stage.project, env=stage.env(), capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        (relay, "hooks", "rules", "--json"),
+        cwd=stage.project,
+        env=stage.env(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     told = json.loads(done.stdout)
-    assert told["codex"]["rule"].startswith(f'prefix_rule(pattern=["{relay}", ["next", ') and f"Bash('{relay}' next:*)" in told["claude"]["permissions"]["allow"]
+    assert (
+        told["codex"]["rule"].startswith(f'prefix_rule(pattern=["{relay}", ["next", ')
+        and f"Bash('{relay}' next:*)" in told["claude"]["permissions"]["allow"]
+    )
 
 
 def test_the_strings_are_the_same_in_every_version(stage, homes):
@@ -219,8 +280,16 @@ def test_the_strings_are_the_same_in_every_version(stage, homes):
     stage.ok(None, "hooks", "install")
     told = json.loads(homes["codex"].read_text())["hooks"]
     command = f"{SCRIPT} hook codex %s || true"
-    plain = {event: [{"hooks": [{"type": "command", "command": command % event, "timeout": 5}]}] for event in ("SessionStart", "UserPromptSubmit", "Stop", "SessionEnd")}
-    plain["PreToolUse"] = [{"matcher": "apply_patch", "hooks": [{"type": "command", "command": command % "PreToolUse", "timeout": 5}]}]
+    plain = {
+        event: [{"hooks": [{"type": "command", "command": command % event, "timeout": 5}]}]
+        for event in ("SessionStart", "UserPromptSubmit", "Stop", "SessionEnd")
+    }
+    plain["PreToolUse"] = [
+        {
+            "matcher": "apply_patch",
+            "hooks": [{"type": "command", "command": command % "PreToolUse", "timeout": 5}],
+        }
+    ]
     assert told == plain
 
 
@@ -232,56 +301,63 @@ def test_the_wake_of_the_settings_lets_only_relays_own_through(stage, homes, pro
     fake = stage.folder / "fake/bin/relay"
     fake.parent.mkdir(parents=True)
     command = entry["command"].replace(str(SCRIPT), str(fake))
-    event = json.dumps({"session_id": "x", "file_path": "/p/.shared/x/001-codex-plan.ready", "event": "add"})
+    event = json.dumps(
+        {"session_id": "x", "file_path": "/p/.shared/x/001-codex-plan.ready", "event": "add"}
+    )
 
     def called(text, given=event):
         fake.write_text(f"#!/bin/sh\n{text}\n")
         fake.chmod(0o755)
-        done = subprocess.run((program, "-c", command), input=given, env=stage.env(), capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            (program, "-c", command),
+            input=given,
+            env=stage.env(),
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
         return done.returncode, done.stdout, done.stderr
 
     assert called("cat >&2; exit 0") == (0, "", "")
     assert called("echo '[relay-action] x' >&2; exit 2") == (2, "", "[relay-action] x\n")
-    assert called("echo 'usage: relay' >&2; exit 2") == (0, "", ""), "an old relay ends with 2 for reasons of its own"
+    assert called("echo 'usage: relay' >&2; exit 2") == (0, "", ""), (
+        "an old relay ends with 2 for reasons of its own"
+    )
     assert called("if") == (0, "", ""), "so does a torn one"
     assert called("echo ran >ran; exit 0", event.replace(".ready", ".md")) == (0, "", "")
     assert not (fake.parent / "ran").exists() and not os.path.exists("ran")
     fake.unlink()
-    done = subprocess.run((program, "-c", command), input=event, env=stage.env(), capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        (program, "-c", command),
+        input=event,
+        env=stage.env(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_the_plugin_calls_the_same_events_and_both_together_are_said(stage, homes, relay):
     plugin = json.loads((ROOT / "skills/agent-relay/hooks/hooks.json").read_text())["hooks"]
-    assert set(plugin) == {"SessionStart", "UserPromptSubmit", "PreToolUse", "Stop", "SessionEnd", "FileChanged"}
+    assert set(plugin) == {
+        "SessionStart",
+        "UserPromptSubmit",
+        "PreToolUse",
+        "Stop",
+        "SessionEnd",
+        "FileChanged",
+    }
     homes["claude"].write_text(json.dumps({"enabledPlugins": {"agent-relay@agent-relay": True}}))
-    (stage.home / ".codex/config.toml").write_text('[plugins."agent-relay@agent-relay"]\nenabled = true\n')
+    (stage.home / ".codex/config.toml").write_text(
+        '[plugins."agent-relay@agent-relay"]\nenabled = true\n'
+    )
     done = stage.ok(None, "hooks", "install")
-    assert done.out.count("left alone") == 2 and done.out.count("the plugin provides these hooks already") == 2
+    assert (
+        done.out.count("left alone") == 2
+        and done.out.count("the plugin provides these hooks already") == 2
+    )
     assert not homes["codex"].exists()
-
-
-def test_status_and_doctor_say_what_keeps_each_hook_from_working(stage, homes):
-    found = stage.run(None, "hooks", "doctor", "--json")
-    assert found.code == 1 and len(found.json["findings"]) == 2 and "hooks install" in found.json["findings"][0]["remedy"]
-    stage.ok(None, "hooks", "install")
-    stage.open_pair()
-    whys = " ".join(row["why"] for row in stage.run(None, "hooks", "doctor", "--json").json["findings"])
-    assert "SessionStart was never called by claude" in whys and "before you trusted them: SessionStart, UserPromptSubmit" in whys
-    lines = "".join(f'[hooks.state."{homes["codex"]}:{event}:0:0"]\ntrusted_hash = "sha256:00"\n\n'
-                    for event in ("session_start", "user_prompt_submit", "pre_tool_use", "stop", "session_end"))  # fmt: skip
-    (stage.home / ".codex/config.toml").write_text(lines)
-    for host in HOSTS:
-        stage.run(None, "hook", host, "SessionStart", stdin=b'{"session_id": "x"}')
-    assert stage.ok(None, "hooks", "doctor").out == "no findings (claude, codex)\n"
-    state = stage.ok(None, "hooks", "status", "--json").json
-    assert all(row["state"] == "installed" for host in state["hosts"] for row in host["events"].values())
-    assert state["hosts"][1]["events"]["Stop"]["trusted"] and state["hosts"][1]["events"]["SessionStart"]["fired_at"]
-    value = json.loads(homes["claude"].read_text())
-    homes["claude"].write_text(json.dumps({**value, "disableAllHooks": True}))
-    (stage.home / ".codex/config.toml").write_text(lines + "[features]\nhooks = false\n")
-    whys = " ".join(row["why"] for row in stage.run(None, "hooks", "doctor", "--json").json["findings"])
-    assert "disableAllHooks is set" in whys and "feature `hooks` is off" in whys
 
 
 BROAD = ("Bash({0}:*)", "Bash({0} *)", "Bash({0})", "Bash(python3 {0}:*)", "Bash({0}*)")
@@ -291,7 +367,20 @@ def test_rules_that_let_every_relay_command_through_are_findings(stage, homes):
     stage.open_pair()
     told = stage.ok(None, "hooks", "rules", "--json").json
     narrow = told["claude"]["permissions"]["allow"]
-    assert [rule.split(" ")[-1] for rule in narrow] == [f"{word}:*)" for word in ("next", "send", "wait", "status", "brief", "show", "log", "findings", "continue")]
+    assert [rule.split(" ")[-1] for rule in narrow] == [
+        f"{word}:*)"
+        for word in (
+            "next",
+            "send",
+            "wait",
+            "status",
+            "brief",
+            "show",
+            "log",
+            "findings",
+            "continue",
+        )
+    ]
     rules = stage.home / ".codex/rules"
     rules.mkdir()
     homes["claude"].write_text(json.dumps({"permissions": {"allow": narrow}}))
@@ -302,7 +391,9 @@ def test_rules_that_let_every_relay_command_through_are_findings(stage, homes):
         assert stage.run(None, "doctor").code == 1, rule
     homes["claude"].unlink()
     (stage.project / ".claude").mkdir()
-    (stage.project / ".claude/settings.local.json").write_text(json.dumps({"permissions": {"allow": [BROAD[0].format(SCRIPT)]}}))
+    (stage.project / ".claude/settings.local.json").write_text(
+        json.dumps({"permissions": {"allow": [BROAD[0].format(SCRIPT)]}})
+    )
     (rules / "relay.rules").write_text(f'prefix_rule(pattern=["{SCRIPT}"], decision="allow")\n')
     found = stage.run(None, "doctor", "--json").json["findings"]
     assert len(found) == 2 and all("relay run -- ANYTHING" in row["why"] for row in found)
@@ -315,24 +406,6 @@ def line(stage, author, **more):
     return stage.ok(author, "statusline", "--json", **more).json
 
 
-def test_the_line_says_whose_move_it_is(stage):
-    assert line(stage, "claude")["state"] == "neutral" and stage.ok("claude", "statusline").out == ""
-    slug = stage.open_pair().name
-    assert line(stage, "claude")["state"] == "fresh" and line(stage, "codex")["state"] == "fresh"
-    stage.send("claude", "plan")
-    mine, theirs = line(stage, "claude"), line(stage, "codex")
-    assert (mine["bound"], mine["pair"], mine["state"], mine["peer"]) == (True, slug, "waiting", "codex")
-    assert theirs["state"] == "your_move" and theirs["text"] == f"relay {slug}: your move: 001 plan by claude, 0 s"
-    assert stage.ok("codex", "statusline").out == theirs["text"] + "\n"
-    stage.ok("codex", "next")
-    stage.send("codex", "note", "# T\n", "@user: which?")
-    assert line(stage, "claude")["state"] == "paused"
-    stage.ok("claude", "continue")
-    stage.send("claude", "decision")
-    assert line(stage, "claude")["state"] == "decision"
-    assert line(stage, "gemini")["state"] == "unbound" and "open: " in line(stage, "gemini")["text"]
-
-
 @pytest.mark.parametrize("status", ["closed", "cancelled", "failed", "timed_out"])
 def test_the_line_says_how_a_pair_ended(stage, status):
     stage.open_pair()
@@ -340,33 +413,18 @@ def test_the_line_says_how_a_pair_ended(stage, status):
     assert line(stage, "codex")["state"] == status
 
 
-def test_the_line_tells_of_damage_of_a_peer_that_is_gone_and_of_what_is_open(stage):
-    pair = stage.open_pair()
-    stage.send("claude", "plan")
-    stage.run(None, "hook", "codex", "SessionEnd", stdin=b'{"session_id": "thread-of-codex", "reason": "other"}')
-    assert line(stage, "claude")["state"] == "peer_stale" and "has left" in line(stage, "claude")["text"]
-    key = next(pair.parent.glob("_relay/bindings/claude-*")).stem
-    tree = stage.shared / "_relay/tree"
-    tree.mkdir()
-    told = {"pair": pair.name, "at": "2020-01-01T00:00:00+00:00", "known": 1, "moved": 2, "outside": 0, "reviewed": 7, "elsewhere": 0}
-    (tree / f"{key}.json").write_text(json.dumps(told))
-    assert "| tree: moved in 2 of 7 files (" in line(stage, "claude")["text"]
-    (tree / f"{key}.json").write_text(json.dumps({**told, "pair": "another"}))
-    assert "tree" not in line(stage, "claude")["text"]
-    (pair / "001-claude-plan.md").write_text("forged")
-    assert line(stage, "codex")["state"] == "damaged"
-
-
 def test_a_person_beside_both_agents_sees_whose_move_it_is(stage):
     slug = stage.open_pair().name
     stage.send("claude", "plan")
-    assert line(stage, None)["text"] == f"relay {slug}: codex's move: 001 plan by claude, 0 s"
+    assert line(stage, None)["text"] == f"relay {slug}: codex's move: reply to 001 plan, just now"
     assert stage.ok(None, "statusline", stdin=b"{}").out == line(stage, None)["text"] + "\n"
 
 
 def test_without_an_id_in_the_environment_the_one_that_claude_code_hands_over_counts(stage):
     slug = stage.open_pair().name
-    handed = json.dumps({"session_id": "session-of-claude", "workspace": {"current_dir": "x"}}).encode()
+    handed = json.dumps(
+        {"session_id": "session-of-claude", "workspace": {"current_dir": "x"}}
+    ).encode()
     told = stage.ok(None, "statusline", "--json", stdin=handed).json
     assert told["bound"] and told["pair"] == slug
 
@@ -374,7 +432,14 @@ def test_without_an_id_in_the_environment_the_one_that_claude_code_hands_over_co
 def test_the_line_never_waits_for_a_standard_input_that_stays_open(stage):
     stage.open_pair()
     for author in ("claude", None):
-        child = subprocess.Popen([SCRIPT, "statusline"], cwd=stage.project, env=stage.env(author), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [SCRIPT, "statusline"],
+            cwd=stage.project,
+            env=stage.env(author),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         child.stdin.write('{"session_id": ')
         child.stdin.flush()
         assert child.wait(timeout=20) == 0 and child.stdout.read().startswith("relay ")
@@ -383,11 +448,17 @@ def test_the_line_never_waits_for_a_standard_input_that_stays_open(stage):
 
 def test_the_line_lives_until_nobody_reads_it(stage):
     stage.open_pair()
-    child = subprocess.Popen([SCRIPT, "statusline", "--watch", "--interval", "0.05"], cwd=stage.project, env=stage.env("codex"), stdout=subprocess.PIPE,
-                             stdin=subprocess.DEVNULL, text=True)  # fmt: skip
+    child = subprocess.Popen(
+        [SCRIPT, "statusline", "--watch", "--interval", "0.05"],
+        cwd=stage.project,
+        env=stage.env("codex"),
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
     assert "fresh" in child.stdout.readline()
     stage.send("claude", "plan")
-    assert "your move: 001 plan" in child.stdout.readline()
+    assert "your move: reply to 001 plan" in child.stdout.readline()
     child.stdout.close()
     assert child.wait(timeout=20) == 0
 
@@ -398,42 +469,48 @@ def test_the_status_line_is_installed_and_taken_out_byte_for_byte(stage, homes, 
     path.write_bytes(FOUND[name].encode())
     stage.ok(None, "statusline", "install")
     told = json.loads(path.read_text())["statusLine"]
-    assert told == {"type": "command", "command": f"{SCRIPT} statusline", "padding": 0, "refreshInterval": 10}
+    assert told == {
+        "type": "command",
+        "command": f"{SCRIPT} statusline",
+        "padding": 0,
+        "refreshInterval": 10,
+    }
     once = path.read_bytes()
     stage.ok(None, "statusline", "install")
     assert path.read_bytes() == once
     stage.ok(None, "statusline", "uninstall")
     left = path.read_bytes().decode() if path.exists() else ""
-    assert left == FOUND[name] or json.loads(FOUND[name].strip() or "{}") == json.loads(left.strip() or "{}") == {}
-
-
-def test_a_status_line_of_the_users_own_stays_even_with_force(stage, homes):
-    homes["claude"].write_text(FOUND["deep-strings"])
-    for words in (("install",), ("install", "--force"), ("install", "--dry-run")):
-        done = stage.run(None, "statusline", *words)
-        assert done.code == 2 and f"{SCRIPT} statusline" in done.err, "it says how to put relay's line into one's own"
-    stage.ok(None, "statusline", "uninstall")
-    assert homes["claude"].read_text() == FOUND["deep-strings"]
-    assert stage.run(None, "statusline", "doctor").code == 1
+    assert (
+        left == FOUND[name]
+        or json.loads(FOUND[name].strip() or "{}") == json.loads(left.strip() or "{}") == {}
+    )
 
 
 def test_relays_own_line_from_another_place_is_renewed_with_force_only(stage, homes):
     stage.ok(None, "statusline", "install")
     homes["claude"].write_text(homes["claude"].read_text().replace(str(SCRIPT), "/old/bin/relay"))
     old = homes["claude"].read_text()
-    assert "--force" in stage.ok(None, "statusline", "install").out and homes["claude"].read_text() == old
+    assert (
+        "--force" in stage.ok(None, "statusline", "install").out
+        and homes["claude"].read_text() == old
+    )
     assert stage.run(None, "statusline", "doctor").code == 1
     stage.ok(None, "statusline", "install", "--force", "--dry-run")
     assert homes["claude"].read_text() == old
     stage.ok(None, "statusline", "install", "--force")
-    assert stage.ok(None, "statusline", "doctor").out.startswith("no findings")
+    assert stage.ok(None, "statusline", "doctor").out.startswith("no problems")
 
 
 def test_hooks_and_the_status_line_in_one_file_do_not_get_into_each_others_way(stage, homes):
     path = homes["claude"]
     for first, second in (("hooks", "statusline"), ("statusline", "hooks")):
         path.write_text(FOUND["usual"])
-        for words in ((first, "install"), (second, "install"), (first, "uninstall"), (second, "uninstall")):
+        for words in (
+            (first, "install"),
+            (second, "install"),
+            (first, "uninstall"),
+            (second, "uninstall"),
+        ):
             stage.ok(None, *words)
         assert path.read_text() == FOUND["usual"], (first, second)
 
@@ -446,30 +523,7 @@ def test_a_report_that_the_home_cannot_take_is_kept_in_the_ledger_and_moved_late
     blocked.write_text("no folder")
     stage.open_pair()
     # As root no mode refuses, so a file stands where the folder would be made; that is another refusal, and no reason to spool.
-    done = stage.run("codex", "issue", "add", "--title", "t", "--body", "b", RELAY_ISSUES_DIR=str(blocked / "x"))
+    done = stage.run(
+        "codex", "issue", "add", "--title", "t", "--body", "b", RELAY_ISSUES_DIR=str(blocked / "x")
+    )
     assert done.code == 2 and not (stage.shared / "_relay/issues").exists()
-
-
-@pytest.mark.parametrize("why", ["EROFS", "EACCES", "EPERM"])
-def test_a_read_only_home_loses_no_report(relay, stage, monkeypatch, why):
-    import errno
-
-    stage.open_pair()
-    made = relay.ensure_folders
-
-    def read_only(path):
-        if path.startswith(str(stage.home)):
-            raise OSError(getattr(errno, why), os.strerror(getattr(errno, why)), path)
-        made(path)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(relay, "ensure_folders", read_only)
-        done = stage.ok("codex", "issue", "add", "--title", "kept", "--body", "words")
-        path = done.out.strip()
-        assert path.startswith(f"{stage.shared}/_relay/issues/") and "kept in the ledger" in done.err
-        assert "kept" in stage.ok("codex", "issue", "list").out, "it is listed where it lies"
-        assert "words" in stage.ok("codex", "issue", "show", os.path.basename(path)[:-3]).out
-    assert "kept" in stage.ok("claude", "issue", "list").out
-    moved = stage.home / ".agent-ledger/relay-issues" / os.path.basename(path)
-    assert moved.exists() and not os.path.exists(path)
-    assert "resolved" in stage.ok("claude", "issue", "resolve", moved.stem).out or "resolved" in moved.read_text()

@@ -12,10 +12,13 @@ import tempfile
 
 import pytest
 from conftest import Stage
-from soak import Soak
+from helpers.soak import Soak
 
 pytestmark = pytest.mark.slow
-TURNS, PAIRS = int(os.environ.get("RELAY_SOAK_TURNS", "3000")), int(os.environ.get("RELAY_SOAK_PAIRS", "150"))
+TURNS, PAIRS = (
+    int(os.environ.get("RELAY_SOAK_TURNS", "3000")),
+    int(os.environ.get("RELAY_SOAK_PAIRS", "150")),
+)
 
 
 def rss():
@@ -52,7 +55,12 @@ def test_a_whole_day(stage, monkeypatch):
     assert stage.litter() == [], "nothing that killed runs left outlives the next command"
     assert len({handles for handles, _, _ in marks}) == 1, marks
     assert marks[-1][1] < marks[1][1] * 1.15 + 8_000_000, f"memory grows: {marks}"
-    assert marks[-1][2] < marks[1][2] * 1.5 + 50, f"the ledger's own folder grows: {marks} {soak.kept()}"
-    early, late = ([cost for at, _, cost in soak.samples if low <= at / TURNS < high] for low, high in ((0.1, 0.3), (0.8, 1.0)))
+    assert marks[-1][2] < marks[1][2] * 1.5 + 50, (
+        f"the ledger's own folder grows: {marks} {soak.kept()}"
+    )
+    early, late = (
+        [cost for at, _, cost in soak.samples if low <= at / TURNS < high]
+        for low, high in ((0.1, 0.3), (0.8, 1.0))
+    )
     print("calls a send:", statistics.mean(early), statistics.mean(late))
     assert statistics.mean(late) < statistics.mean(early) * 1.1 + 2

@@ -6,19 +6,20 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 
 import pytest
-import v1_ledgers
 from conftest import RELAY
-from machines import MISSING, Machines, Sshd, published
+from helpers import v1_ledgers
+from helpers.machines import MISSING, Machines, Sshd, published
+from helpers.tracing import sound
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: apt install openssh-server openssh-client rsync"),
+    pytest.mark.skipif(
+        bool(MISSING),
+        reason=f"needs {', '.join(MISSING)}: apt install openssh-server openssh-client rsync",
+    ),
 ]
 
 
@@ -58,293 +59,18 @@ def assert_same(machines, slug):
     assert published(here) == published(there)
     stems = [path.name[:-6] for path in here.glob("*.ready")]
     for stage in (machines.here, machines.there):
-        listing = RELAY.listing_of(str(pair_of(stage, slug)))
-        assert sorted(listing.stems) == sorted(stems)
-        assert all(isinstance(RELAY.artifact_at(listing, stem), RELAY.Artifact) for stem in stems)
-        assert not list(stage.shared.rglob("*.tmp")), list(stage.shared.rglob("*.tmp"))
+        assert sorted(path.name[:-6] for path in pair_of(stage, slug).glob("*.ready")) == sorted(stems)
+        sound(stage)
+        assert not list(stage.shared.rglob("*.tmp"))
     return sorted(stems)
-
-
-# ---------------------------------------------------------------- a whole review, unattended
-
-
-BROKEN = "def refund(amount, parts):\n    return amount / parts\n"
-GUARDED = "def refund(amount, parts):\n    if parts < 1:\n        raise ValueError(parts)\n    return amount / parts\n"
-# What an author does in a turn: the file it writes, what it runs, its kind and flags, its text.
-CLAUDES = (
-    (BROKEN, None, ("plan",), "# Plan\n\n## Next\nReview pay.py.\n"),
-    (GUARDED, None, ("fix",), "# Fix\n\n```dispositions\n2.1 fixed `parts < 1` raises\n```\n\n## Next\nLook again.\n"),
-)
-CODEXS = (
-    (None, "refund(5, 0)", ("review", "--verdict", "changes"),
-     "# Review\n\n```findings\nblocker pay.py:2 A refund in 0 parts divides by zero\n  run 1 shows it\n```\n\n## Next\nGuard it.\n"),
-    (None, "refund(4, 2)", ("review", "--verdict", "approve"), "# Review\n\n```dispositions\n2.1 accepted\n```\n\n## Next\nShip it.\n"),
-)  # fmt: skip
-
-
-class Agent(threading.Thread):
-    """An author who does what `next` says, in processes; the side with `env` owns the transport and carries the tree."""
-
-    def __init__(self, stage, author, turns, env, wait):
-        super().__init__(daemon=True)
-        self.stage, self.author, self.turns, self.env_, self.wait = stage, author, list(turns), env, wait
-        self.said, self.codes, self.trees, self.trouble = [], [], [], None
-
-    def run(self):
-        try:
-            while self.said[-1:] != ["over"]:
-                done = self.stage.process(self.author, "next", "--exit-code", *self.wait, timeout=90, **self.env_)
-                self.said.append(done.action)
-                self.codes.append(done.code)
-                self.turn(done)
-        except BaseException as problem:
-            self.trouble = problem
-            raise
-
-    def ok(self, *words):
-        done = self.stage.process(self.author, *words, **self.env_)
-        assert done.code == 0, done
-        return done
-
-    def turn(self, done):
-        if done.action in ("start", "reply"):
-            if self.env_:
-                self.ok("sync", "pull")
-            self.trees.append(json.loads(self.ok("status", "--json").out).get("changeset"))
-            if not self.turns:
-                self.ok("close", "--reason", "approved", "--outcome", "approved")
-                self.said.append("over")
-                return
-            self.send(*self.turns.pop(0))
-        elif done.action == "bootstrap":
-            time.sleep(0.3)  # The pair has not arrived yet.
-        else:
-            assert done.action in ("wait", "over"), done
-
-    def send(self, content, call, kind, text):
-        if content:
-            (self.stage.project / "pay.py").write_text(content)
-        if call:
-            self.stage.process(self.author, "run", "--", sys.executable, "-B", "-c", f"from pay import *; {call}")
-        path = self.stage.file(text, f"{self.author}-{len(self.said)}.md")
-        self.ok("send", "--kind", *kind, "--file", path)
-        if self.env_:
-            self.ok("sync", "push")
-
-
-def test_a_review_of_two_rounds_runs_unattended_across_two_machines(machines):
-    """With findings, evidence, and an approval by rule; each side's status says that its tree is what the other published."""
-    env = machines.env()
-    slug = machines.here.process("claude", "bootstrap", "--topic", "demo", **env).out.split()[0]
-    claude = Agent(machines.here, "claude", CLAUDES, env, ("--wait", "60", "--sync"))
-    codex = Agent(machines.there, "codex", CODEXS, {}, ("--wait", "60"))
-    for agent in (claude, codex):
-        agent.start()
-    until(lambda: not claude.is_alive() or codex.trouble, 120)
-    assert not claude.trouble and not codex.trouble, (claude.trouble, codex.trouble)
-    exchange(machines, "push")
-    until(lambda: not codex.is_alive(), 60)
-    assert not claude.trouble and not codex.trouble
-    assert claude.said == ["start", "reply", "reply", "over"] and claude.codes == [0, 0, 0] and codex.codes[-1] == 12
-    assert [word for word in codex.said if word != "bootstrap"] == ["reply", "reply", "over"]
-    assert [tree["holds"] for tree in (*claude.trees[1:], *codex.trees)] == [True] * 4
-    exchange(machines, "pull")
-    assert assert_same(machines, slug) == ["001-claude-plan", "002-codex-review", "003-claude-fix", "004-codex-review"]
-    for stage, author in ((machines.here, "claude"), (machines.there, "codex")):
-        assert "approved_by" in (pair_of(stage, slug) / "CLOSED").read_text()
-        assert stage.process(author, "verify", "--pair-id", slug).code == 0
-        told = stage.ok(author, "log", "--pair-id", slug).out
-        assert told.count("closed: ") == 1 and "2.1" in told
-    seen = list((pair_of(machines.here, slug) / ".seen").glob("codex-*.jsonl"))
-    assert [line["name"] for line in map(json.loads, seen[0].read_text().splitlines()) if "name" in line] == ["001-claude-plan", "003-claude-fix"]
-
-
-def test_a_tree_that_was_not_carried_is_not_what_the_other_side_published(machines):
-    machines.open_pair()
-    (machines.here.project / "pay.py").write_text(BROKEN)
-    machines.here.send("claude", "plan")
-    exchange(machines, "push")
-    machines.there.ok("codex", "next")
-    assert machines.there.ok("codex", "status", "--json").json["changeset"]["holds"] is False
-    machines.sync("push")
-    assert machines.there.ok("codex", "status", "--json").json["changeset"]["holds"] is True
-
-
-def test_a_wait_that_syncs_ends_with_the_waits_own_codes(machines):
-    env = machines.env()
-    machines.open_pair()
-    assert machines.here.process("claude", "wait", "--sync", "--timeout", "1", **env).code == 10
-    machines.here.send("claude", "plan")
-    assert machines.here.process("claude", "next", "--wait", "1", "--exit-code", "--sync", **env).code == 10
-    assert machines.there.ok("codex", "next").action == "reply"
-    machines.there.send("codex", "review")
-    done = machines.here.process("claude", "wait", "--sync", "--timeout", "30", **env)
-    assert done.code == 0 and done.out.endswith("002-codex-review.md\n"), done
-    machines.there.ok("codex", "close", "--reason", "done")
-    machines.here.send("claude", "note")
-    done = machines.here.process("claude", "wait", "--sync", "--timeout", "30", **env)
-    assert done.code == 12 and done.out == "closed\n", done
-
-
-def test_a_connection_that_breaks_off_while_waiting_ends_no_wait(tmp_path, stage):
-    server = Sshd(tmp_path / "own")
-    machines = Machines(tmp_path / "two", server)
-    machines.open_pair()
-    machines.here.send("claude", "plan")
-    waiting = machines.here.spawn("claude", "next", "--wait", "40", "--sync", **machines.env())
-    stems = lambda: {path.name for path in machines.there.shared.rglob("*.ready")}
-    until(lambda: stems() == {"001-claude-plan.ready"})
-    time.sleep(4)
-    server.stop()
-    machines.there.ok("codex", "next")
-    machines.there.send("codex", "review")
-    time.sleep(4)
-    assert waiting.poll() is None
-    server.start()
-    out, err = waiting.communicate(timeout=60)
-    server.stop()
-    assert out.startswith("action: reply to 002 review"), (out, err)
-
-
-def until(reached, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_one_connection_serves_a_whole_sync_and_is_closed_behind_it(machines, sshd):
-    log = sshd.folder / "log"
-    before = log.read_text().count("Accepted publickey") if log.exists() else 0
-    slug = machines.here.ok("claude", "bootstrap", "--topic", "demo", **machines.env()).out.split()[0]
-    machines.here.send("claude", "plan")
-    (machines.here.project / "a.txt").write_text("a\n")
-    assert machines.sync("push").code == 0
-    assert log.read_text().count("Accepted publickey") - before == 1
-    assert (machines.there.shared / slug / "001-claude-plan.ready").exists()
-    until(lambda: not any("sshd: root@notty" in line for line in children_of(sshd)))
-    assert not [name for name in os.listdir("/tmp") if name.startswith("relay-") and os.path.exists(f"/tmp/{name}/s")]
-
-
-def children_of(server):
-    told = subprocess.run(["ps", "-ww", "-o", "args=", "--ppid", str(server.process.pid)], capture_output=True, text=True)
-    return told.stdout.splitlines()
-
-
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
-def test_a_wait_that_is_ended_leaves_no_connection_and_nothing_outside(machines, sshd, tmp_path, how):
-    machines.open_pair()
-    machines.here.send("claude", "plan")
-    (tmp_path / "run").mkdir()
-    env = machines.env(XDG_RUNTIME_DIR=str(tmp_path / "run"))
-    waiting = machines.here.spawn("claude", "next", "--wait", "60", "--sync", **env)
-    until(lambda: list(machines.there.shared.rglob("001-*.ready")))
-    time.sleep(2.5)
-    assert os.listdir(tmp_path / "run")
-    waiting.send_signal(how)
-    waiting.communicate(timeout=30)
-    if how == signal.SIGKILL:  # Nothing can be done at that moment; the next run of ours removes it.
-        machines.here.process("claude", "next", "--sync", **env)
-    else:
-        assert waiting.returncode == 130
-        until(lambda: not any("notty" in line for line in children_of(sshd)))
-    assert not os.listdir(tmp_path / "run") and not list(machines.here.shared.rglob("*.tmp"))
-
-
-# ---------------------------------------------------------------- apart, in any order, broken off anywhere
-
-
-@pytest.mark.parametrize("ways", [("push", "pull"), ("pull", "push")], ids="-".join)
-def test_what_two_sides_publish_while_apart_is_the_same_on_both_after_any_order(near, ways):
-    slug = near.open_pair()
-    near.here.send("claude", "plan")
-    exchange(near, "push")
-    near.there.ok("codex", "next")
-    for _ in range(2):
-        near.here.send("claude", "note", "# Here\n")
-        near.there.send("codex", "note", "# There\n")
-    exchange(near, *ways)
-    stems = assert_same(near, slug)
-    assert len({stem[:3] for stem in stems}) == len(stems) == 5
-    before = published(pair_of(near.here, slug))
-    exchange(near, *ways)
-    assert_same(near, slug)
-    assert published(pair_of(near.here, slug)) == before
-    assert near.here.ok("claude", "next").out.count("# There") == 2
-    assert near.there.ok("codex", "next").out.count("# Here") == 2
-
-
-class Stop(BaseException):
-    """A kill: nothing after it runs, but what stood around the call."""
-
-
-STEPS = ("create", "create_empty", "set_time", "replace", "move_folder", "ensure_folder", "write_scratch", "lend", "remove_tree")
-
-
-def stopping_at(monkeypatch, step):
-    """Ends the run before its step-th change of the disk; what cleans up afterwards does not run, as after a kill."""
-    left = [step]
-    for name in STEPS:
-        real = getattr(RELAY, name)
-
-        def counted(*given, _real=real, **named):
-            left[0] -= 1
-            if left[0] < 0:
-                raise Stop
-            return _real(*given, **named)
-
-        monkeypatch.setattr(RELAY, name, counted)
-    return left
-
-
-@pytest.mark.parametrize("way", ["pull", "push"])
-def test_a_sync_that_is_stopped_anywhere_is_finished_by_the_next(near, way, monkeypatch, tmp_path):
-    slug = near.open_pair()
-    near.here.send("claude", "plan")
-    exchange(near, "push")
-    near.there.ok("codex", "next")
-    near.here.send("claude", "note")
-    for _ in range(2):
-        near.there.send("codex", "review")
-    near.there.ok("codex", "close", "--reason", "there")
-    kept = {}
-    for stage in (near.here, near.there):
-        kept[stage] = tmp_path / f"kept-{stage.folder.name}"
-        shutil.copytree(stage.shared, kept[stage])
-    expected, stops = None, 0
-    for step in range(0, 400, 3 if way == "pull" else 1):
-        with monkeypatch.context() as patch:
-            left = stopping_at(patch, step)
-            try:
-                near.sync(way, "--only", "ledger")
-            except Stop:
-                stops += 1
-        finished = left[0] >= 0
-        if not finished:
-            for stage in (near.here, near.there):
-                assert_nothing_torn(stage, slug)
-        near.here.run("claude", "doctor", "--fix")
-        exchange(near, way, "pull" if way == "push" else "push")
-        as_it_is = assert_same_but_litter(near, slug)
-        expected = expected or as_it_is
-        assert as_it_is == expected
-        for stage, copy in kept.items():
-            shutil.rmtree(stage.shared)
-            shutil.copytree(copy, stage.shared)
-        if finished:
-            break
-    assert finished and stops > 8 and len(expected) == 4
-
-
-def assert_nothing_torn(stage, slug):
-    listing = RELAY.listing_of(str(pair_of(stage, slug)))
-    assert all(isinstance(RELAY.artifact_at(listing, stem), RELAY.Artifact) for stem in listing.stems)
 
 
 def assert_same_but_litter(machines, slug):
     for stage in (machines.here, machines.there):
         for path in stage.shared.glob("_relay/.sync.*"):
-            shutil.rmtree(path)  # Ours is the process that "died"; it cannot be called dead while it lives.
+            shutil.rmtree(
+                path
+            )  # Ours is the process that "died"; it cannot be called dead while it lives.
     return assert_same(machines, slug)
 
 
@@ -366,9 +92,11 @@ def test_a_push_whose_rsync_stops_between_any_two_files_is_finished_by_the_next(
 
         with monkeypatch.context() as patch:
             patch.setattr(RELAY.Rsync, "store", broken)
-            assert near.sync("push", "--only", "ledger").code == (2 if count < 11 else 2 if gone[0] < 0 else 0)
+            assert near.sync("push", "--only", "ledger").code == (
+                2 if count < 11 else 2 if gone[0] < 0 else 0
+            )
         if (near.there.shared / slug / "session.json").exists():
-            assert_nothing_torn(near.there, slug)
+            sound(near.there)
         exchange(near, "push")
         assert assert_same(near, slug) == ["001-claude-plan", "003-claude-note"]
 
@@ -379,19 +107,24 @@ def test_killed_processes_and_both_ways_at_once_end_in_one_ledger(machines):
     for turn in range(6):
         machines.here.send("claude", "note", f"# Here {turn}\n")
         machines.there.send("codex", "note", f"# There {turn}\n")
-        running = [machines.here.spawn("claude", "sync", way, "--only", "ledger", **machines.env()) for way in ("push", "pull")]
+        running = [
+            machines.here.spawn("claude", "sync", way, "--only", "ledger", **machines.env())
+            for way in ("push", "pull")
+        ]
         time.sleep(chance.uniform(0.1, 0.8))
         for process in running:
             process.send_signal(signal.SIGKILL)
             process.communicate()
         for stage in (machines.here, machines.there):
-            assert_nothing_torn(stage, slug)
+            sound(stage)
     exchange(machines, "push", "pull")
     stems = assert_same(machines, slug)
     assert len(stems) == len({stem[:3] for stem in stems}) == 12
 
 
-def test_a_pair_closed_and_archived_here_stays_so_and_its_last_artifact_reaches_the_other_side(near):
+def test_a_pair_closed_and_archived_here_stays_so_and_its_last_artifact_reaches_the_other_side(
+    near,
+):
     slug = near.open_pair()
     near.here.send("claude", "plan")
     near.here.ok("claude", "close", "--reason", "shipped")
@@ -399,7 +132,10 @@ def test_a_pair_closed_and_archived_here_stays_so_and_its_last_artifact_reaches_
     exchange(near, "push", "pull", "push", "pull")
     assert assert_same(near, slug) == ["001-claude-plan", "002-codex-note"]
     assert not (near.here.shared / slug).exists()
-    assert near.there.ok("codex", "next").action == "over" and near.there.ok("codex", "log", "--pair-id", slug).out.count("001 claude") == 1
+    assert (
+        near.there.ok("codex", "next").action == "over"
+        and near.there.ok("codex", "log", "--pair-id", slug).out.count("001 claude") == 1
+    )
     assert near.here.ok("claude", "next", "--pair-id", slug).out.count("# Late") == 1
 
 
@@ -410,7 +146,9 @@ def test_a_pair_closed_and_archived_there_ends_here_too_with_its_last_artifact(n
     near.here.send("claude", "note", "# Unsent\n")
     exchange(near, "pull", "push")
     assert_same(near, slug)
-    assert (near.here.shared / "_archive" / slug).exists() and not (near.there.shared / slug).exists()
+    assert (near.here.shared / "_archive" / slug).exists() and not (
+        near.there.shared / slug
+    ).exists()
     told = near.here.ok("claude", "next").out
     assert told.startswith("action: over") and "# Last" in told and "dropped" in told
     near.here.ok("claude", "pairs", "restore", slug)
@@ -438,7 +176,9 @@ def test_a_push_does_not_open_again_what_was_closed_there(near):
     exchange(near, "push")
     assert json.loads((pair_of(near.there, slug) / "session.json").read_text())["state"] == "closed"
     exchange(near, "pull")
-    assert near.here.ok("claude", "next").action == "over" and assert_same(near, slug) == ["001-claude-note"]
+    assert near.here.ok("claude", "next").action == "over" and assert_same(near, slug) == [
+        "001-claude-note"
+    ]
 
 
 def test_a_closing_that_comes_between_the_list_and_the_push_is_kept(near, monkeypatch):
@@ -457,7 +197,9 @@ def test_a_closing_that_comes_between_the_list_and_the_push_is_kept(near, monkey
     assert "theirs" in (pair_of(near.there, slug) / "CLOSED").read_text()
     exchange(near, "pull", "push")
     assert_same(near, slug)
-    assert {"ours", "theirs"} <= set(re.findall(r"ours|theirs", (pair_of(near.there, slug) / "CLOSED").read_text()))
+    assert {"ours", "theirs"} <= set(
+        re.findall(r"ours|theirs", (pair_of(near.there, slug) / "CLOSED").read_text())
+    )
 
 
 def test_a_last_artifact_ends_the_pair_although_the_other_side_went_on(near):
@@ -482,7 +224,9 @@ def test_a_pair_of_1x_is_switched_to_numbers_by_author_when_it_first_travels(nea
     exchange(near, "push")
     near.there.ok("codex", "pair", "join", slug)
     assert os.path.basename(near.there.send("codex", "note").out.split()[0]) == "005-codex-note.md"
-    near.here.ok("claude", "draft", "set", draft, "--prompt-for-next-file", near.here.file("go on\n"))
+    near.here.ok(
+        "claude", "draft", "set", draft, "--prompt-for-next-file", near.here.file("go on\n")
+    )
     near.here.ok("claude", "publish", draft)
     assert os.path.basename(near.here.send("claude", "note").out.split()[0]) == "006-claude-note.md"
     exchange(near, "push", "pull")
@@ -491,7 +235,10 @@ def test_a_pair_of_1x_is_switched_to_numbers_by_author_when_it_first_travels(nea
 
 
 def test_old_collisions_travel_and_are_shown_in_one_order_everywhere(near):
-    for stage, own in ((near.here, {"author": "claude", "kind": "review"}), (near.there, {"author": "codex", "kind": "note"})):
+    for stage, own in (
+        (near.here, {"author": "claude", "kind": "review"}),
+        (near.there, {"author": "codex", "kind": "note"}),
+    ):
         pair = v1_ledgers.ledger(stage.shared, "active")
         v1_ledgers.publish(pair, ("codex", "claude"), seq=4, in_reply_to=3, **own)
     slug = v1_ledgers.slug_of("active")
@@ -502,14 +249,24 @@ def test_old_collisions_travel_and_are_shown_in_one_order_everywhere(near):
         told = stage.ok(author, "log", "--pair-id", slug).out
         shown.append(re.findall(r"(?m)(\d{3} \w+ +\w+).*$", told))
         assert told.count("shares its number") == 2
-        assert sum("shares the number 004" in f["why"] for f in stage.run(author, "doctor", "--json").json["findings"]) == 2
+        assert (
+            sum(
+                "shares the number 004" in f["why"]
+                for f in stage.run(author, "doctor", "--json").json["findings"]
+            )
+            == 2
+        )
     assert shown[0] == shown[1]
 
 
-def test_another_artifact_under_the_same_name_is_named_and_kept_aside_and_nothing_is_written_over(near):
+def test_another_artifact_under_the_same_name_is_named_and_kept_aside_and_nothing_is_written_over(
+    near,
+):
     for stage, text in ((near.here, "\n# Ours\n"), (near.there, "\n# Theirs\n")):
         pair = v1_ledgers.ledger(stage.shared, "active")
-        v1_ledgers.publish(pair, ("codex", "claude"), seq=4, author="claude", kind="note", body=text)
+        v1_ledgers.publish(
+            pair, ("codex", "claude"), seq=4, author="claude", kind="note", body=text
+        )
     slug = v1_ledgers.slug_of("active")
     before = [published(pair_of(stage, slug)) for stage in (near.here, near.there)]
     for way in ("pull", "push", "pull"):
@@ -517,9 +274,15 @@ def test_another_artifact_under_the_same_name_is_named_and_kept_aside_and_nothin
         assert done.code == 1 and f"conflict  {slug}/004-claude-note" in done.out, done
     for stage, names in zip((near.here, near.there), before):
         now = published(pair_of(stage, slug))
-        assert {k: v for k, v in now.items() if k != "session.json"} == {k: v for k, v in names.items() if k != "session.json"}
+        assert {k: v for k, v in now.items() if k != "session.json"} == {
+            k: v for k, v in names.items() if k != "session.json"
+        }
     aside = list((near.here.shared / "_relay/conflicts" / slug).glob("*.md"))
-    assert len(aside) == 1 and "# Theirs" in aside[0].read_text() and aside[0].name.startswith("004-claude-note.")
+    assert (
+        len(aside) == 1
+        and "# Theirs" in aside[0].read_text()
+        and aside[0].name.startswith("004-claude-note.")
+    )
     done = near.here.run("claude", "doctor")
     assert done.code == 1 and str(aside[0]) in done.out
     assert near.here.run("claude", "show", "4", "--pair-id", slug).out.count("# Ours") == 1
@@ -560,12 +323,21 @@ def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(near):
     exchange(near, "pull")
     assert near.here.ok("claude", "next").action == "ask_user"
     key = RELAY.binding_key("claude", "another-session")
-    line = {"user": "continue", "upto": 999, "accepted": [], "by": "claude:x", "terminal": True, "at": "x"}
+    line = {
+        "user": "continue",
+        "upto": 999,
+        "accepted": [],
+        "by": "claude:x",
+        "terminal": True,
+        "at": "x",
+    }
     for name in (f"{key}.jsonl", next((pair_of(near.here, slug) / ".seen").glob("claude-*")).name):
         path = pair_of(near.there, slug) / ".seen" / name
         mine = pair_of(near.here, slug) / ".seen" / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes((mine.read_bytes() if mine.exists() else b"") + json.dumps(line).encode() + b"\n")
+        path.write_bytes(
+            (mine.read_bytes() if mine.exists() else b"") + json.dumps(line).encode() + b"\n"
+        )
     exchange(near, "pull")
     assert near.here.ok("claude", "next").action == "ask_user"
 
@@ -573,8 +345,17 @@ def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(near):
 def test_nor_in_a_pair_that_comes_from_elsewhere(near):
     slug = near.there.ok("codex", "bootstrap", "--topic", "theirs").out.split()[0]
     near.there.send("codex", "decision", "# Ship it?\n")
-    line = {"user": "continue", "upto": 999, "accepted": [], "by": "claude:x", "terminal": True, "at": "x"}
-    (near.there.shared / slug / ".seen" / f"{RELAY.binding_key('claude', 'x')}.jsonl").write_text(json.dumps(line) + "\n")
+    line = {
+        "user": "continue",
+        "upto": 999,
+        "accepted": [],
+        "by": "claude:x",
+        "terminal": True,
+        "at": "x",
+    }
+    (near.there.shared / slug / ".seen" / f"{RELAY.binding_key('claude', 'x')}.jsonl").write_text(
+        json.dumps(line) + "\n"
+    )
     assert near.here.ok("claude", "next", "--sync", **near.env()).action == "ask_user"
 
 
@@ -586,10 +367,18 @@ def test_drafts_bindings_reservations_and_logs_of_sends_stay_at_home(near):
     (near.here.shared / slug / ".evidence").mkdir()
     (near.here.shared / slug / ".evidence/run.json").write_text("{}")
     os.symlink("/etc/passwd", near.here.shared / slug / "002-claude-note.md")
-    before = {str(p.relative_to(near.there.shared)) for p in near.there.shared.rglob("*") if p.is_file()}
+    before = {
+        str(p.relative_to(near.there.shared)) for p in near.there.shared.rglob("*") if p.is_file()
+    }
     exchange(near, "push")
-    after = {str(p.relative_to(near.there.shared)) for p in near.there.shared.rglob("*") if p.is_file() or p.is_symlink()}
-    assert {name.removeprefix(f"{slug}/") for name in after - before} == {f"001-claude-plan.{s}" for s in ("md", "md.sha256", "json", "ready")}
+    after = {
+        str(p.relative_to(near.there.shared))
+        for p in near.there.shared.rglob("*")
+        if p.is_file() or p.is_symlink()
+    }
+    assert {name.removeprefix(f"{slug}/") for name in after - before} == {
+        f"001-claude-plan.{s}" for s in ("md", "md.sha256", "json", "ready")
+    }
 
 
 def test_a_damaged_artifact_is_named_and_neither_sent_nor_taken(near):
@@ -601,7 +390,9 @@ def test_a_damaged_artifact_is_named_and_neither_sent_nor_taken(near):
     for way, name in (("push", "001-claude-note"), ("pull", "002-codex-note")):
         done = near.sync(way, "--only", "ledger")
         assert done.code == 1 and f"damaged   {slug}/{name}" in done.out, done
-    assert not list(pair_of(near.there, slug).glob("001-*")) and not list(pair_of(near.here, slug).glob("002-*"))
+    assert not list(pair_of(near.there, slug).glob("001-*")) and not list(
+        pair_of(near.here, slug).glob("002-*")
+    )
 
 
 def test_a_damaged_artifact_is_not_mended_by_force_but_a_missing_part_comes_back(near):
@@ -623,10 +414,27 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(near):
     (near.there.project / "theirs.txt").write_text("2\n")
     before = near.here.snapshot(near.here.project), near.there.snapshot(near.there.project)
     sent, got = near.sync("push", "--dry-run"), near.sync("pull", "--dry-run")
-    assert (near.here.snapshot(near.here.project), near.there.snapshot(near.there.project)) == before
-    assert sent.out.startswith("would push to far:") and f"sent      {slug}/001-claude-plan" in sent.out and "new       mine.txt" in sent.out
-    assert got.out.startswith("would pull from far:") and f"received  {slug}/002-codex-note" in got.out and "new       theirs.txt" in got.out
+    assert (
+        near.here.snapshot(near.here.project),
+        near.there.snapshot(near.there.project),
+    ) == before
+    assert (
+        sent.out.startswith("would push to far:")
+        and f"sent      {slug}/001-claude-plan" in sent.out
+        and "new       mine.txt" in sent.out
+    )
+    assert (
+        got.out.startswith("would pull from far:")
+        and f"received  {slug}/002-codex-note" in got.out
+        and "new       theirs.txt" in got.out
+    )
     for way, told in (("push", sent), ("pull", got)):
         real = json.loads(near.sync(way, "--json").out)
-        rows = {(row["what"], row.get("path") or row["name"]) for row in (*real["code"], *real["ledger"])}
-        assert rows == {(line[:9].strip(), line[10:].split(": ")[0].rpartition("/")[2]) for line in told.out.splitlines()[1:]}
+        rows = {
+            (row["what"], row.get("path") or row["name"])
+            for row in (*real["code"], *real["ledger"])
+        }
+        assert rows == {
+            (line[:9].strip(), line[10:].split(": ")[0].rpartition("/")[2])
+            for line in told.out.splitlines()[1:]
+        }

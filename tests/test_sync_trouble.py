@@ -10,11 +10,15 @@ import time
 
 import pytest
 from conftest import RELAY
-from machines import MISSING, Machines, Sshd
+from helpers.machines import MISSING, Machines, Sshd
+from helpers.tracing import sound
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}: apt install openssh-server openssh-client rsync"),
+    pytest.mark.skipif(
+        bool(MISSING),
+        reason=f"needs {', '.join(MISSING)}: apt install openssh-server openssh-client rsync",
+    ),
 ]
 
 
@@ -55,8 +59,16 @@ def refused(machines, sentence, hint="", way="push", **more):
     """A sync ends in a refusal that names what is wrong; what was there before is there still."""
     before = machines.here.snapshot(machines.here.project)
     done = machines.sync(way, **more)
-    assert done.code == 2 and sentence in done.err and f"hint: {hint}" in done.err.replace("hint: /", "hint: /"), done
-    names = lambda found: {name: held[2] for name, held in found.items() if "/.shared" not in name and "/.git" not in name}
+    assert (
+        done.code == 2
+        and sentence in done.err
+        and f"hint: {hint}" in done.err.replace("hint: /", "hint: /")
+    ), done
+    names = lambda found: {
+        name: held[2]
+        for name, held in found.items()
+        if "/.shared" not in name and "/.git" not in name
+    }
     assert names(machines.here.snapshot(machines.here.project)) == names(before)
     assert not list(machines.here.shared.rglob("*.tmp"))
     return done
@@ -100,7 +112,9 @@ def test_what_may_not_be_written_there_is_named(stage, tmp_path, server):
     folder = tmp_path / "bin"
     folder.mkdir()
     path = folder / "rsync"
-    path.write_text(f'#!/bin/sh\nexec setpriv --reuid 65534 --regid 65534 --clear-groups {shutil.which("rsync")} "$@"\n')
+    path.write_text(
+        f'#!/bin/sh\nexec setpriv --reuid 65534 --regid 65534 --clear-groups {shutil.which("rsync")} "$@"\n'
+    )
     path.chmod(0o755)
     machines = Machines(tmp_path / "two", server(f"SetEnv PATH={folder}:/usr/bin:/bin"))
     for parent in (machines.there.project, *machines.there.project.parents):
@@ -121,7 +135,9 @@ def test_a_missing_rsync_here_is_named(machines, tmp_path):
     (tmp_path / "bin").mkdir()
     for name in ("git", "ssh"):
         os.symlink(shutil.which(name), tmp_path / "bin" / name)
-    refused(machines, "rsync is not installed on this machine", "install rsync", PATH=f"{tmp_path}/bin")
+    refused(
+        machines, "rsync is not installed on this machine", "install rsync", PATH=f"{tmp_path}/bin"
+    )
 
 
 def test_a_far_side_without_relay_needs_none(stage, tmp_path, server):
@@ -148,12 +164,31 @@ def test_a_changed_host_key_is_refused(machines, sshd):
 @pytest.mark.parametrize("client", ["", " -o BatchMode=no"], ids=["plain", "asking"])
 def test_nobody_is_asked_for_a_password(stage, tmp_path, server, client):
     """The server wants a password; whoever sits at a terminal is not asked, and nothing hangs."""
-    machines = Machines(tmp_path / "two", server("PubkeyAuthentication no", "PasswordAuthentication yes"))
+    machines = Machines(
+        tmp_path / "two", server("PubkeyAuthentication no", "PasswordAuthentication yes")
+    )
     machines.settings = {"RSYNC_RSH": machines.sshd.shell + client}
-    in_terminal = ["script", "-qec", f"{shlex_join([str(RELAY.__file__), 'sync', 'push'])}", "/dev/null"]
+    in_terminal = [
+        "script",
+        "-qec",
+        f"{shlex_join([str(RELAY.__file__), 'sync', 'push'])}",
+        "/dev/null",
+    ]
     env = machines.here.env("claude", **machines.env())
-    done = subprocess.run(in_terminal, cwd=machines.here.project, env=env, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-    assert done.returncode == 2 and "without a password" in done.stdout and "assword:" not in done.stdout, done
+    done = subprocess.run(
+        in_terminal,
+        cwd=machines.here.project,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (
+        done.returncode == 2
+        and "without a password" in done.stdout
+        and "assword:" not in done.stdout
+    ), done
 
 
 def shlex_join(words):
@@ -173,7 +208,9 @@ def slow_rsync(folder, seconds):
     for name in ("sh", "sleep"):
         os.symlink(shutil.which(name), folder / name)
     path = folder / "rsync"
-    path.write_text(f'#!/bin/sh\ncase "$*" in *--sender*) ;; *) sleep {seconds} ;; esac\nexec {shutil.which("rsync")} "$@"\n')
+    path.write_text(
+        f'#!/bin/sh\ncase "$*" in *--sender*) ;; *) sleep {seconds} ;; esac\nexec {shutil.which("rsync")} "$@"\n'
+    )
     path.chmod(0o755)
     return f"SetEnv PATH={folder}"
 
@@ -184,16 +221,23 @@ def test_what_rsync_leaves_of_a_file_on_its_way_is_seen_by_nobody_and_cleared_by
     near.ledger("push")
     path = near.there.shared / slug / ".003-claude-note.md.aB3xYz"
     path.write_text("half")
-    assert near.there.ok("codex", "next").action == "reply" and near.there.run("codex", "doctor").code == 0
+    assert (
+        near.there.ok("codex", "next").action == "reply"
+        and near.there.run("codex", "doctor").code == 0
+    )
     os.utime(path, (1, 1))
     done = near.there.run("codex", "doctor", "--fix")
     assert str(path) in done.out and not path.exists()
 
 
 @pytest.mark.parametrize("victim", ["rsync", "ssh", "server"])
-def test_what_is_killed_or_dropped_underway_is_said_and_finished_by_the_next_run(stage, tmp_path, server, victim):
+def test_what_is_killed_or_dropped_underway_is_said_and_finished_by_the_next_run(
+    stage, tmp_path, server, victim
+):
     machines = Machines(tmp_path / "two", server(slow_rsync(tmp_path / "bin", 2)))
-    slug = machines.here.ok("claude", "bootstrap", "--topic", "demo", **machines.env()).out.split()[0]
+    slug = machines.here.ok("claude", "bootstrap", "--topic", "demo", **machines.env()).out.split()[
+        0
+    ]
     machines.here.send("claude", "plan")
     running = machines.here.spawn("claude", "sync", "push", "--only", "ledger", **machines.env())
     deadline = time.monotonic() + 20
@@ -208,11 +252,17 @@ def test_what_is_killed_or_dropped_underway_is_said_and_finished_by_the_next_run
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
     out, err = running.communicate(timeout=60)
-    assert running.returncode == 2 and "broke off" in err or "reached" in err, (running.returncode, err, found)
+    assert running.returncode == 2 and "broke off" in err or "reached" in err, (
+        running.returncode,
+        err,
+        found,
+    )
     if victim == "server":
         machines.sshd.start()
     done = machines.sync("push", "--only", "ledger")
-    assert done.code == 0 and re.search(r"(?m)^  \d+ of \d+ files$", done.err)  # It says how far it is, as this rsync is slow.
+    assert done.code == 0 and re.search(
+        r"(?m)^  \d+ of \d+ files$", done.err
+    )  # It says how far it is, as this rsync is slow.
     assert (machines.there.shared / slug / "001-claude-plan.ready").exists()
 
 
@@ -224,10 +274,19 @@ def is_client(args, victim):
 
 
 def processes(*words, absent=False):
-    told = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout
-    rows = [(int(pid), int(ppid), args) for pid, ppid, args in (line.split(None, 2) for line in told.splitlines())]
+    told = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True
+    ).stdout
+    rows = [
+        (int(pid), int(ppid), args)
+        for pid, ppid, args in (line.split(None, 2) for line in told.splitlines())
+    ]
     wanted, unwanted = (words[:-1], words[-1:]) if absent else (words, ())
-    return [row for row in rows if all(word in row[2] for word in wanted) and not any(word in row[2] for word in unwanted)]
+    return [
+        row
+        for row in rows
+        if all(word in row[2] for word in wanted) and not any(word in row[2] for word in unwanted)
+    ]
 
 
 @pytest.fixture
@@ -235,21 +294,28 @@ def small_disk(tmp_path):
     """A disk of one megabyte."""
     folder = tmp_path / "two/small"
     folder.mkdir(parents=True)
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True
+        ).returncode
+    ):
         pytest.skip("a small disk needs root and mount")
     yield "small"
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_there_is_named_and_what_is_there_stays_whole(stage, tmp_path, sshd, small_disk):
+def test_a_full_disk_there_is_named_and_what_is_there_stays_whole(
+    stage, tmp_path, sshd, small_disk
+):
     machines = Machines(tmp_path / "two", sshd, there=small_disk)
     slug = machines.open_pair()
     for n in range(4):
         machines.here.send("claude", "note", f"# {n}\n" + "x" * 300_000 + "\n")
     done = machines.sync("push", "--only", "ledger")
     assert done.code == 2 and "a disk is full" in done.err and "hint: make room" in done.err, done
-    listing = RELAY.listing_of(str(machines.there.shared / slug))
-    assert all(isinstance(RELAY.artifact_at(listing, stem), RELAY.Artifact) for stem in listing.stems)
+    assert list((machines.there.shared / slug).glob("*.ready"))
+    sound(machines.there)
     subprocess.run(["mount", "-o", "remount,size=8m", tmp_path / "two/small"], check=True)
     assert machines.sync("push", "--only", "ledger").code == 0
     assert len(list((machines.there.shared / slug).glob("*.ready"))) == 4
@@ -274,7 +340,10 @@ def test_a_clock_an_hour_off_changes_nothing(near, monkeypatch):
     assert near.there.ok("codex", "next", "--exit-code").action == "reply"
     monkeypatch.undo()
     # Who waits for a clock that is ahead is not told that its peer is gone.
-    assert near.here.run("claude", "next", "--wait", "0", "--exit-code", "--sync", **near.env()).code == 10
+    assert (
+        near.here.run("claude", "next", "--wait", "0", "--exit-code", "--sync", **near.env()).code
+        == 10
+    )
     assert near.ledger("pull") == [] and near.ledger("push") == []
     assert slug
 
@@ -285,8 +354,15 @@ def test_pairs_that_differ_in_case_only_do_not_travel_and_are_named(near):
     shutil.copytree(near.there.shared / slug, twin)
     near.there.send("codex", "note")
     done = near.sync("pull", "--only", "ledger")
-    assert done.code == 1 and slug in done.out and slug.upper() in done.out and "in case only" in done.out
-    assert not (near.here.shared / slug.upper()).exists() and not list((near.here.shared / slug).glob("*.md.sha256"))
+    assert (
+        done.code == 1
+        and slug in done.out
+        and slug.upper() in done.out
+        and "in case only" in done.out
+    )
+    assert not (near.here.shared / slug.upper()).exists() and not list(
+        (near.here.shared / slug).glob("*.md.sha256")
+    )
 
 
 def test_project_files_that_differ_in_case_only_are_named(near):
@@ -296,13 +372,34 @@ def test_project_files_that_differ_in_case_only_are_named(near):
     assert (near.there.project / "readme").read_text() == "readme"
 
 
-ODD = [" ", "-rf", "--delete", "a b", "new\nline", "tab\t", "*?[x]", "back\\slash", "back\\#012", "$(touch x)", ";x", "'q\"", "ümlaut", "#hash", ";semi", "!bang", "a:b", "~"]
+ODD = [
+    " ",
+    "-rf",
+    "--delete",
+    "a b",
+    "new\nline",
+    "tab\t",
+    "*?[x]",
+    "back\\slash",
+    "back\\#012",
+    "$(touch x)",
+    ";x",
+    "'q\"",
+    "ümlaut",
+    "#hash",
+    ";semi",
+    "!bang",
+    "a:b",
+    "~",
+]
 
 
 @pytest.mark.parametrize("strict", [(), ("--strict-gitignore",)], ids=["filter", "strict"])
 @pytest.mark.parametrize("way", ["push", "pull"])
 def test_odd_names_travel_as_they_are(machines, way, strict):
-    source, target = (machines.here, machines.there) if way == "push" else (machines.there, machines.here)
+    source, target = (
+        (machines.here, machines.there) if way == "push" else (machines.there, machines.here)
+    )
     for name in [*ODD, os.fsdecode(b"\xff\xfe")]:
         folder = source.project / f"d{name}"
         folder.mkdir()
@@ -319,7 +416,11 @@ def tree(project):
     for path in project.rglob("*"):
         name = str(path.relative_to(project))
         if not name.startswith((".git/", ".shared")) and name != ".git" and not path.is_dir():
-            found[name] = os.readlink(path) if path.is_symlink() else (path.read_bytes(), path.stat().st_mode & 0o777)
+            found[name] = (
+                os.readlink(path)
+                if path.is_symlink()
+                else (path.read_bytes(), path.stat().st_mode & 0o777)
+            )
     return found
 
 
@@ -330,12 +431,21 @@ def fill(project, **files):
         path.write_text(text)
 
 
-IGNORING = {"_dot_gitignore": "*.log\n!keep.log\nbuild/\nsecret.key \n", "keep_dot_log": "kept\n", "x_dot_log": "no\n", "build__out": "no\n", "secret_dot_key": "no\n", "src__a": "yes\n"}
+IGNORING = {
+    "_dot_gitignore": "*.log\n!keep.log\nbuild/\nsecret.key \n",
+    "keep_dot_log": "kept\n",
+    "x_dot_log": "no\n",
+    "build__out": "no\n",
+    "secret_dot_key": "no\n",
+    "src__a": "yes\n",
+}
 
 
 @pytest.mark.parametrize("way", ["push", "pull"])
 def test_what_gitignore_names_stays_and_strict_reads_it_as_git_does(machines, way):
-    source, target = (machines.here, machines.there) if way == "push" else (machines.there, machines.here)
+    source, target = (
+        (machines.here, machines.there) if way == "push" else (machines.there, machines.here)
+    )
     fill(source.project, **IGNORING)
     (source.project / ".git/info").mkdir(exist_ok=True)
     (source.project / ".git/info/exclude").write_text("private\n")
@@ -344,7 +454,11 @@ def test_what_gitignore_names_stays_and_strict_reads_it_as_git_does(machines, wa
     done = machines.sync(way)
     assert done.code == 0 and (way == "pull" or "`!` rules" in done.err)
     # rsync knows neither `!` nor blanks at the end of a rule nor info/exclude: on a push git's own word is added.
-    assert {"src/a", ".gitignore"} <= tree(target.project).keys() <= {"src/a", ".gitignore", "secret.key", "private"}
+    assert (
+        {"src/a", ".gitignore"}
+        <= tree(target.project).keys()
+        <= {"src/a", ".gitignore", "secret.key", "private"}
+    )
     assert way == "pull" or not {"secret.key", "private"} & tree(target.project).keys()
     done = machines.sync(way, "--strict-gitignore")
     assert done.code == 0 and {"keep.log", "tracked.log"} <= tree(target.project).keys()
@@ -356,7 +470,9 @@ def test_a_file_that_is_ignored_here_is_not_written_over_by_a_pull(near):
     fill(near.there.project, my_dot_env="theirs\n", a="a\n")
     done = near.sync("pull")
     assert done.code == 1 and "skipped   my.env: is ignored here" in done.out, done
-    assert (near.here.project / "my.env").read_text() == "mine\n" and (near.here.project / "a").exists()
+    assert (near.here.project / "my.env").read_text() == "mine\n" and (
+        near.here.project / "a"
+    ).exists()
 
 
 def test_a_pull_counts_what_changed_and_not_what_only_looks_older(near):
@@ -366,7 +482,10 @@ def test_a_pull_counts_what_changed_and_not_what_only_looks_older(near):
     (near.there.project / "run.sh").write_text("#!/bin/sh\n")
     (near.there.project / "run.sh").chmod(0o4775)
     done = near.sync("pull", "--json", "--only", "code")
-    assert [(row["what"], row["path"]) for row in json.loads(done.out)["code"]] == [("changed", "other"), ("new", "run.sh")]
+    assert [(row["what"], row["path"]) for row in json.loads(done.out)["code"]] == [
+        ("changed", "other"),
+        ("new", "run.sh"),
+    ]
     assert (near.here.project / "run.sh").stat().st_mode & 0o7777 == 0o755
     assert "nothing to do" in near.sync("pull", "--only", "code").out
 
@@ -385,12 +504,25 @@ def test_a_linked_worktree_does_not_write_over_the_far_main_tree(near):
     near.here.git("worktree", "add", "-q", "../linked")
     done = near.here.run("claude", "sync", "push", cwd=near.here.folder / "linked", **near.env())
     assert done.code == 2 and "linked worktree" in done.err
-    assert near.here.run("claude", "sync", "push", "--only", "ledger", cwd=near.here.folder / "linked", **near.env()).code == 0
+    assert (
+        near.here.run(
+            "claude",
+            "sync",
+            "push",
+            "--only",
+            "ledger",
+            cwd=near.here.folder / "linked",
+            **near.env(),
+        ).code
+        == 0
+    )
 
 
 def test_a_large_file_on_a_slow_line_says_how_far_it_is(near, tmp_path):
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/rsync").write_text(f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit=1500 "$@"\n')
+    (tmp_path / "bin/rsync").write_text(
+        f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit=1500 "$@"\n'
+    )
     (tmp_path / "bin/rsync").chmod(0o755)
     (near.here.project / "big").write_bytes(os.urandom(6_000_000))
     done = near.sync("push", "--only", "code", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
@@ -426,7 +558,16 @@ def lying(folder, old, new, when):
     assert len(old) == len(new)
     (folder / "bin").mkdir(parents=True)
     path = folder / "bin/rsync"
-    path.write_text(LYING.format(python=shutil.which("python3"), rsync=shutil.which("rsync"), folder=folder, old=old, new=new, when=when))
+    path.write_text(
+        LYING.format(
+            python=shutil.which("python3"),
+            rsync=shutil.which("rsync"),
+            folder=folder,
+            old=old,
+            new=new,
+            when=when,
+        )
+    )
     (folder / "shell").write_text(f'#!/bin/sh\nshift\nPATH={folder}/bin:$PATH exec sh -c "$*"\n')
     for made in (path, folder / "shell"):
         made.chmod(0o755)
@@ -446,7 +587,11 @@ def everything_outside(machines, tmp_path):
     found = {}
     for path in tmp_path.rglob("*"):
         name = str(path)
-        if not name.startswith((str(machines.there.folder), str(tmp_path / "far"))) and path.is_file() and not path.is_symlink():
+        if (
+            not name.startswith((str(machines.there.folder), str(tmp_path / "far")))
+            and path.is_file()
+            and not path.is_symlink()
+        ):
             if f"{machines.here.project}/" not in name or "/.git/" in name or "/.envrc" in name:
                 found[name] = path.read_bytes()
     return found
@@ -457,7 +602,7 @@ LIES = {
     "ledger": (b"QQQQQQQ", b".shared", "QQQQQQQ/_relay/bindings/claude-x.json"),
     "up": (b"QQ", b"..", "QQ/owned"),
     "absolute": (b"QtmpQrelay-owned", b"/tmp/relay-owned", "QtmpQrelay-owned"),
-    "settings": (b"QQQQQQ.", b".envrc.", "QQQQQQ." + RELAY.short_host()),
+    "settings": (b"QQQQQQ.", b".envrc.", "QQQQQQ." + os.uname().nodename.partition(".")[0]),
     "link": (b"QQQQ", b"link", "QQQQ/owned"),
 }
 
@@ -465,7 +610,9 @@ LIES = {
 @pytest.mark.parametrize("when", ["True", "runs % 3 == 0"], ids=["always", "once-listed"])
 @pytest.mark.parametrize("believing", [False, True], ids=["careful", "believing"])
 @pytest.mark.parametrize("lie", LIES)
-def test_a_far_side_that_lies_about_its_names_writes_nothing_outside(stage, tmp_path, lie, believing, when):
+def test_a_far_side_that_lies_about_its_names_writes_nothing_outside(
+    stage, tmp_path, lie, believing, when
+):
     """Neither in its list nor, where the list was honest, in what it then sends; also where rsync believes it all."""
     machines = Machines(tmp_path / "two")
     old, new, name = LIES[lie]
@@ -483,12 +630,23 @@ def test_a_far_side_that_lies_about_its_names_writes_nothing_outside(stage, tmp_
     assert done.code in (0, 1, 2) and (tmp_path / "far/lied").exists(), done
     assert everything_outside(machines, tmp_path) == before
     assert not os.path.exists("/tmp/relay-owned") and not list(machines.here.folder.rglob("owned"))
-    assert not [p for p in machines.here.shared.rglob("*") if "claude-x" in p.name or p.suffix == ".tmp"]
+    assert not [
+        p for p in machines.here.shared.rglob("*") if "claude-x" in p.name or p.suffix == ".tmp"
+    ]
 
 
 @pytest.mark.parametrize("believing", [False, True], ids=["careful", "believing"])
-@pytest.mark.parametrize(("old", "new"), [(b"002-codex-note", b"../../../owned"), (b"002-codex-note", b"001-claude-not"), (b"shared", b"./../o")])
-def test_a_far_ledger_that_lies_about_its_names_changes_nothing_else(stage, tmp_path, old, new, believing):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"002-codex-note", b"../../../owned"),
+        (b"002-codex-note", b"001-claude-not"),
+        (b"shared", b"./../o"),
+    ],
+)
+def test_a_far_ledger_that_lies_about_its_names_changes_nothing_else(
+    stage, tmp_path, old, new, believing
+):
     machines = Machines(tmp_path / "two")
     slug = machines.open_pair()
     machines.here.send("claude", "note")
@@ -501,17 +659,30 @@ def test_a_far_ledger_that_lies_about_its_names_changes_nothing_else(stage, tmp_
     done = machines.sync("pull", "--only", "ledger")
     assert done.code in (0, 1, 2) and (tmp_path / "far/lied").exists(), done
     assert everything_outside(machines, tmp_path) == before and not list(tmp_path.rglob("owned*"))
-    assert {path.name: path.read_bytes() for path in (machines.here.shared / slug).glob("001-*")} == kept
+    assert {
+        path.name: path.read_bytes() for path in (machines.here.shared / slug).glob("001-*")
+    } == kept
     assert not list((machines.here.shared / slug).glob("002-*.ready"))
 
 
 def test_names_in_a_hostile_list_lead_nowhere(near, tmp_path, monkeypatch):
     """A list as a lying rsync may print it: each name that could lead out is left and named."""
-    names = ["../outside", "/etc/cron.d/x", ".git/hooks/pre-commit", "sub/.GIT/config", ".shared/_relay/bindings/x.json", "link/x", "file/x", "ok"]
+    names = [
+        "../outside",
+        "/etc/cron.d/x",
+        ".git/hooks/pre-commit",
+        "sub/.GIT/config",
+        ".shared/_relay/bindings/x.json",
+        "link/x",
+        "file/x",
+        "ok",
+    ]
     os.symlink(tmp_path, near.here.project / "link")
     fill(near.here.project, file="a file\n")
     fill(near.there.project, ok="ok\n")
-    monkeypatch.setattr(RELAY.Rsync, "tree", lambda self, top="": dict.fromkeys(names, RELAY.Entry("-", 3, 1)))
+    monkeypatch.setattr(
+        RELAY.Rsync, "tree", lambda self, top="": dict.fromkeys(names, RELAY.Entry("-", 3, 1))
+    )
     done = near.sync("pull", "--only", "code", "--json")
     rows = {row["path"]: row["what"] for row in json.loads(done.out)["code"]}
     assert rows == {**dict.fromkeys(names[:-1], "skipped"), "ok": "new"} and done.code == 1
@@ -520,10 +691,20 @@ def test_names_in_a_hostile_list_lead_nowhere(near, tmp_path, monkeypatch):
 
 def test_links_that_lead_out_are_not_made_and_those_that_do_not_are(near):
     fill(near.there.project, d__a="a\n")
-    for name, target in (("out", "/etc/passwd"), ("up", "../../here/home"), ("git", ".git/config"), ("d/fine", "a"), ("d/back", "../d")):
+    for name, target in (
+        ("out", "/etc/passwd"),
+        ("up", "../../here/home"),
+        ("git", ".git/config"),
+        ("d/fine", "a"),
+        ("d/back", "../d"),
+    ):
         os.symlink(target, near.there.project / name)
     near.sync("pull", "--only", "code")
-    links = {str(p.relative_to(near.here.project)): os.readlink(p) for p in near.here.project.rglob("*") if p.is_symlink()}
+    links = {
+        str(p.relative_to(near.here.project)): os.readlink(p)
+        for p in near.here.project.rglob("*")
+        if p.is_symlink()
+    }
     assert links == {"d/fine": "a", "d/back": "../d"}
     # A second pull does not write through a link either, once the far side has a folder there.
     (near.there.project / "d/back").unlink()
@@ -532,7 +713,10 @@ def test_links_that_lead_out_are_not_made_and_those_that_do_not_are(near):
     assert not (near.here.project / "d/x").exists()
 
 
-@pytest.mark.parametrize("value", ["far; touch owned", "-oProxyCommand=touch owned", "$(touch owned)", "far\ntouch owned"])
+@pytest.mark.parametrize(
+    "value",
+    ["far; touch owned", "-oProxyCommand=touch owned", "$(touch owned)", "far\ntouch owned"],
+)
 def test_no_setting_runs_anything(near, value):
     machines = near
     for name in ("RELAY_REMOTE_SSH", "RELAY_REMOTE_PATH"):
@@ -540,15 +724,22 @@ def test_no_setting_runs_anything(near, value):
         assert machines.sync("push").code == 2
     machines.settings = {"RELAY_REMOTE_PATH": f"/{value}"}
     assert machines.sync("push").code == 2
-    assert not [path for path in machines.here.folder.rglob("*owned*")] and not os.path.exists("owned")
+    assert not [path for path in machines.here.folder.rglob("*owned*")] and not os.path.exists(
+        "owned"
+    )
 
 
 def test_a_path_with_blanks_and_quotes_is_one_path(stage, sshd, tmp_path):
-    machines = Machines(tmp_path / "two", sshd, there="it's a $HOME; \"place\"")
+    machines = Machines(tmp_path / "two", sshd, there='it\'s a $HOME; "place"')
     slug = machines.open_pair()
     fill(machines.here.project, a="a\n")
-    assert machines.sync("push", "--strict-gitignore").code == 0 and machines.sync("pull", "--strict-gitignore").code == 0
-    assert (machines.there.shared / slug / "session.json").exists() and (machines.there.project / "a").exists()
+    assert (
+        machines.sync("push", "--strict-gitignore").code == 0
+        and machines.sync("pull", "--strict-gitignore").code == 0
+    )
+    assert (machines.there.shared / slug / "session.json").exists() and (
+        machines.there.project / "a"
+    ).exists()
 
 
 def test_a_far_artifact_never_replaces_one_here_and_a_far_link_is_none(near):
@@ -573,7 +764,13 @@ def test_a_session_that_lies_changes_nothing_here(near):
     far = near.there.shared / slug / "session.json"
     mine = (near.here.shared / slug / "session.json").read_bytes()
     told = json.loads(far.read_text())
-    for lie in ({"participants": ["claude", "mallory"]}, {"created_at": "x"}, {"session_id": "../x"}, {"schema_version": 4}, {"schema_version": None}):
+    for lie in (
+        {"participants": ["claude", "mallory"]},
+        {"created_at": "x"},
+        {"session_id": "../x"},
+        {"schema_version": 4},
+        {"schema_version": None},
+    ):
         far.write_text(json.dumps(told | lie))
         assert near.sync("pull", "--only", "ledger").code == 1
         assert (near.here.shared / slug / "session.json").read_bytes() == mine
@@ -589,14 +786,22 @@ def test_a_file_larger_than_an_artifact_may_be_is_not_taken(near):
     with open(pair / "002-codex-note.md", "r+b") as file:
         file.truncate(RELAY.MAX_ARTIFACT_BYTES * 2 + 1)
     done = near.sync("pull", "--only", "ledger")
-    assert done.code == 1 and "damaged" in done.out and not list((near.here.shared / slug).glob("002-*"))
+    assert (
+        done.code == 1
+        and "damaged" in done.out
+        and not list((near.here.shared / slug).glob("002-*"))
+    )
 
 
 def test_a_file_that_grows_beyond_what_was_listed_is_cut_off(near, monkeypatch):
     """The list says small, the transfer sends more: it is stopped by a limit of the process and not by trust."""
     fill(near.there.project, big="x" * 5_000_000)
     real = RELAY.Rsync.tree
-    monkeypatch.setattr(RELAY.Rsync, "tree", lambda self, top="": {p: e.but(size=3) for p, e in real(self, top).items()})
+    monkeypatch.setattr(
+        RELAY.Rsync,
+        "tree",
+        lambda self, top="": {p: e.but(size=3) for p, e in real(self, top).items()},
+    )
     done = near.sync("pull", "--only", "code")
     assert done.code == 2 and "larger than it may be" in done.err, done
     assert not (near.here.project / "big").exists() and not list(near.here.shared.rglob("*.tmp"))
@@ -615,14 +820,33 @@ def test_push_delete_takes_only_what_a_push_would_send(machines, strict, tmp_pat
     outside.mkdir()
     (outside / "precious").write_text("p\n")
     os.symlink(outside, machines.there.project / "link-out")
-    fill(machines.there.project, gone="g\n", dir__gone="g\n", empty__gone="g\n", mixed__gone="g\n", mixed__x_dot_log="l\n", build__out="b\n", y_dot_log="l\n")
+    fill(
+        machines.there.project,
+        gone="g\n",
+        dir__gone="g\n",
+        empty__gone="g\n",
+        mixed__gone="g\n",
+        mixed__x_dot_log="l\n",
+        build__out="b\n",
+        y_dot_log="l\n",
+    )
     (machines.there.project / "od*d [x]\n").write_text("o\n")
     (machines.here.project / "only-a-folder-here").mkdir()
     fill(machines.there.project, only__there="o\n")
     ledger = machines.there.snapshot(machines.there.shared)
     git = machines.there.snapshot(machines.there.project / ".git")
-    expected = {"gone", "dir/gone", "empty/gone", "mixed/gone", "od*d [x]\n", "only/there", "link-out"}
-    told = json.loads(machines.sync("push", "--delete", "--dry-run", "--json", "--only", "code", *strict).out)
+    expected = {
+        "gone",
+        "dir/gone",
+        "empty/gone",
+        "mixed/gone",
+        "od*d [x]\n",
+        "only/there",
+        "link-out",
+    }
+    told = json.loads(
+        machines.sync("push", "--delete", "--dry-run", "--json", "--only", "code", *strict).out
+    )
     assert {row["path"] for row in told["code"] if row["what"] == "deleted"} == expected
     assert (machines.there.project / "gone").exists()
     done = machines.sync("push", "--delete", "--only", "code", *strict)
@@ -643,14 +867,26 @@ def test_a_push_without_delete_deletes_nothing(near):
 
 def test_pull_delete_takes_only_what_a_pull_would_bring(near):
     fill(near.there.project, keep="k\n")
-    fill(near.here.project, _dot_gitignore="*.log\n", gone__deep="g\n", x_dot_log="l\n", _dot_envrc="mine\n")
-    (near.here.project / f".envrc.{RELAY.short_host()}").write_text("mine\n")
+    fill(
+        near.here.project,
+        _dot_gitignore="*.log\n",
+        gone__deep="g\n",
+        x_dot_log="l\n",
+        _dot_envrc="mine\n",
+    )
+    (near.here.project / f".envrc.{os.uname().nodename.partition('.')[0]}").write_text("mine\n")
     near.here.ok("claude", "bootstrap", "--topic", "demo", **near.env())
     ledger = {str(path) for path in near.here.shared.rglob("*")}
     done = near.sync("pull", "--delete", "--only", "code")
     assert done.code == 0, done
-    assert tree(near.here.project).keys() == {"keep", "x.log", f".envrc.{RELAY.short_host()}"}
-    assert {str(path) for path in near.here.shared.rglob("*")} >= ledger and (near.here.project / ".git").exists()
+    assert tree(near.here.project).keys() == {
+        "keep",
+        "x.log",
+        f".envrc.{os.uname().nodename.partition('.')[0]}",
+    }
+    assert {str(path) for path in near.here.shared.rglob("*")} >= ledger and (
+        near.here.project / ".git"
+    ).exists()
 
 
 # ---------------------------------------------------------------- mounts
@@ -663,7 +899,11 @@ def mounted(machines, sshd, tmp_path):
     folder.mkdir()
     if not shutil.which("sshfs") or not os.path.exists("/dev/fuse"):
         pytest.skip("needs sshfs and /dev/fuse")
-    done = subprocess.run(["sshfs", "-F", sshd.folder / "config", f"far:{machines.far}", folder], capture_output=True, text=True)
+    done = subprocess.run(
+        ["sshfs", "-F", sshd.folder / "config", f"far:{machines.far}", folder],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         pytest.skip(f"sshfs cannot mount here: {done.stderr.strip()}")
     yield folder
@@ -673,14 +913,25 @@ def mounted(machines, sshd, tmp_path):
 def test_project_files_are_not_synced_from_a_mount(machines, mounted):
     for way in ("push", "pull"):
         done = machines.here.run("claude", "sync", way, cwd=mounted, **machines.env())
-        assert done.code == 2 and "lies on a fuse.sshfs mount" in done.err and "hint:" in done.err, done
+        assert (
+            done.code == 2 and "lies on a fuse.sshfs mount" in done.err and "hint:" in done.err
+        ), done
 
 
 def test_a_ledger_on_a_shared_mount_is_not_carried(machines, mounted):
     machines.settings = {"RELAY_SHARED_ROOT": f"{mounted}/.shared"}
-    slug = machines.here.ok("claude", "bootstrap", "--topic", "demo", **machines.env()).out.split()[0]
-    assert machines.there.ok("codex", "next").action == "wait" and (machines.there.shared / slug).exists()
+    slug = machines.here.ok("claude", "bootstrap", "--topic", "demo", **machines.env()).out.split()[
+        0
+    ]
+    assert (
+        machines.there.ok("codex", "next").action == "wait"
+        and (machines.there.shared / slug).exists()
+    )
     fill(machines.here.project, a="a\n")
     done = machines.sync("push")
-    assert done.code == 0 and "the ledger lies on a shared mount" in done.err and (machines.there.project / "a").exists(), done
+    assert (
+        done.code == 0
+        and "the ledger lies on a shared mount" in done.err
+        and (machines.there.project / "a").exists()
+    ), done
     assert json.loads(machines.sync("pull", "--json").out)["ledger"] is None

@@ -23,7 +23,10 @@ from hosts.model import Model
 CLAUDE_VERSION, CODEX_VERSION = "2.1.330", "0.169.0"
 PACKAGES = (f"@anthropic-ai/claude-code@{CLAUDE_VERSION}", f"@openai/codex@{CODEX_VERSION}")
 # Outside the temporary folders: Codex's sandbox may write those, and the launcher keeps no bytecode there.
-BASE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "agent-relay-tests"
+BASE = (
+    pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    / "agent-relay-tests"
+)
 SKILL = ROOT / "skills" / "agent-relay"
 KEY = "test-key-0000000000000000000000000000"
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -31,13 +34,26 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 
 def installed():
     """The folder of the clients' packages: RELAY_TEST_CLIENTS, else one that npm fills once. Skips where it cannot."""
-    folder = pathlib.Path(os.environ.get("RELAY_TEST_CLIENTS") or BASE / f"clients-{CLAUDE_VERSION}-{CODEX_VERSION}")
+    folder = pathlib.Path(
+        os.environ.get("RELAY_TEST_CLIENTS") or BASE / f"clients-{CLAUDE_VERSION}-{CODEX_VERSION}"
+    )
     if not (programs(folder)["claude"].exists() and programs(folder)["codex"].exists()):
         if not shutil.which("npm"):
             pytest.skip("there is no npm, so no real Claude Code and Codex")
         folder.mkdir(parents=True, exist_ok=True)
         # The native programs come as packages of their own; --force, for npm under Node 20 would refuse the exact version.
-        command = ("npm", "install", "--force", "--loglevel=error", "--no-audit", "--no-fund", "--fetch-retries=1", "--prefix", str(folder), *PACKAGES)
+        command = (
+            "npm",
+            "install",
+            "--force",
+            "--loglevel=error",
+            "--no-audit",
+            "--no-fund",
+            "--fetch-retries=1",
+            "--prefix",
+            str(folder),
+            *PACKAGES,
+        )
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode:
             pytest.skip(f"npm could not bring the clients: {done.stderr.strip()[-200:]}")
@@ -83,16 +99,46 @@ class Scene:
         self.shared = self.project / ".shared"
         self.model = Model()
         self._terminals = []
-        for made in (self.home / ".claude/skills", self.home / ".codex", self.home / ".agents/skills", self.home / "bin", self.project):
+        for made in (
+            self.home / ".claude/skills",
+            self.home / ".codex",
+            self.home / ".agents/skills",
+            self.home / "bin",
+            self.project,
+        ):
             made.mkdir(parents=True)
         for name, path in programs(clients).items():
             (self.home / "bin" / name).symlink_to(path)
         shutil.copytree(SKILL, self.home / ".agents/skills/agent-relay")
         (self.home / ".claude/skills/agent-relay").symlink_to("../../.agents/skills/agent-relay")
-        self.relays = {"claude": f"{self.home}/.claude/skills/agent-relay/bin/relay", "codex": f"{self.home}/.agents/skills/agent-relay/bin/relay"}
-        for words in (("init", "-q", "-b", "main"), ("-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-q", "--allow-empty", "-m", "start")):
+        self.relays = {
+            "claude": f"{self.home}/.claude/skills/agent-relay/bin/relay",
+            "codex": f"{self.home}/.agents/skills/agent-relay/bin/relay",
+        }
+        for words in (
+            ("init", "-q", "-b", "main"),
+            (
+                "-c",
+                "user.name=t",
+                "-c",
+                "user.email=t@example.invalid",
+                "commit",
+                "-q",
+                "--allow-empty",
+                "-m",
+                "start",
+            ),
+        ):
             subprocess.run(("git", *words), cwd=self.project, env=self.env(), check=True)
-        self.settings("claude", {"permissions": {"allow": ["Bash", "Edit", "Write", "Read", "NotebookEdit"], "defaultMode": "default"}})
+        self.settings(
+            "claude",
+            {
+                "permissions": {
+                    "allow": ["Bash", "Edit", "Write", "Read", "NotebookEdit"],
+                    "defaultMode": "default",
+                }
+            },
+        )
         self._claude_state()
         self.codex_config()
 
@@ -127,7 +173,14 @@ class Scene:
 
     def relay(self, *words, host="claude", code=0, **more):
         """A relay command that the person types."""
-        done = subprocess.run((self.relays[host], *words), cwd=self.project, env=self.env(**more), capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            (self.relays[host], *words),
+            cwd=self.project,
+            env=self.env(**more),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
         assert done.returncode == code, done
         return done.stdout
 
@@ -147,7 +200,19 @@ class Scene:
 
     def codex(self, prompt="go", *arguments, part=None, seconds=90, **env):
         """`codex exec`, to its end; hooks count as trusted for this one run."""
-        return self._run("codex", ("exec", "--skip-git-repo-check", "--dangerously-bypass-hook-trust", *arguments, prompt), part, seconds, env)
+        return self._run(
+            "codex",
+            (
+                "exec",
+                "--skip-git-repo-check",
+                "--dangerously-bypass-hook-trust",
+                *arguments,
+                prompt,
+            ),
+            part,
+            seconds,
+            env,
+        )
 
     def _run(self, host, words, part, seconds, env):
         if part is not None:
@@ -159,7 +224,9 @@ class Scene:
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             out, err = child.communicate()
-            raise AssertionError(f"{host} did not end within {seconds} s: {out[-2000:]}{err[-2000:]}") from None
+            raise AssertionError(
+                f"{host} did not end within {seconds} s: {out[-2000:]}{err[-2000:]}"
+            ) from None
         return Ended(child.returncode, out, err)
 
     def terminal(self, host, *arguments, part=None, **env):
@@ -189,7 +256,11 @@ class Scene:
         found = []
         for entry in pathlib.Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if entry.joinpath("cmdline").read_bytes().startswith(f"{self.home}/.codex/packages/".encode()):
+                if (
+                    entry.joinpath("cmdline")
+                    .read_bytes()
+                    .startswith(f"{self.home}/.codex/packages/".encode())
+                ):
                     found.append(int(entry.name))
         return found
 
@@ -199,14 +270,43 @@ class Terminal:
 
     def __init__(self, scene, host, arguments, env):
         self.scene, self.host = scene, host
-        self._tmux = ("tmux", "-S", f"{scene.folder}/tmux-{host}-{len(scene._terminals)}", "-f", "/dev/null")
+        self._tmux = (
+            "tmux",
+            "-S",
+            f"{scene.folder}/tmux-{host}-{len(scene._terminals)}",
+            "-f",
+            "/dev/null",
+        )
         given = [f"{key}={value}" for key, value in scene.env(**env).items()]
-        self._call("new-session", "-d", "-s", "s", "-x", "180", "-y", "50", "-c", scene.project, "env", "-i", *given, scene.home / "bin" / host, *arguments)
+        self._call(
+            "new-session",
+            "-d",
+            "-s",
+            "s",
+            "-x",
+            "180",
+            "-y",
+            "50",
+            "-c",
+            scene.project,
+            "env",
+            "-i",
+            *given,
+            scene.home / "bin" / host,
+            *arguments,
+        )
         self._call("set-option", "-t", "s", "remain-on-exit", "on")
 
     def _call(self, *words):
-        env = {"PATH": PATH, "HOME": str(self.scene.home), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-        return subprocess.run((*self._tmux, *map(str, words)), env=env, capture_output=True, text=True, timeout=20).stdout
+        env = {
+            "PATH": PATH,
+            "HOME": str(self.scene.home),
+            "TERM": "xterm-256color",
+            "LANG": "C.UTF-8",
+        }
+        return subprocess.run(
+            (*self._tmux, *map(str, words)), env=env, capture_output=True, text=True, timeout=20
+        ).stdout
 
     @property
     def screen(self):
@@ -242,7 +342,11 @@ class Terminal:
         """Answers Codex's question at its start, as a user does who trusts them all."""
         self.see("› 1. Review hooks")
         # It shows its question before it listens: a key that comes too soon is lost.
-        until(lambda: self.keys("Down") or "› 1. Review hooks" not in self.screen, 30, "the choice moves")
+        until(
+            lambda: self.keys("Down") or "› 1. Review hooks" not in self.screen,
+            30,
+            "the choice moves",
+        )
         self.see("› 2. Trust all and continue")
         self.keys("Enter")
         self.see("Ask Codex")
@@ -268,7 +372,9 @@ class Terminal:
             if len(model.of(self.host)) == asked and time.monotonic() > again:
                 self._urge(text)
                 again = time.monotonic() + 4
-            assert time.monotonic() < end, f"no answer from {self.host} within {seconds} s\n{self.screen}"
+            assert time.monotonic() < end, (
+                f"no answer from {self.host} within {seconds} s\n{self.screen}"
+            )
             time.sleep(0.05)
 
     def close(self):

@@ -4,6 +4,7 @@ import os
 import tempfile
 
 import pytest
+
 from hosts.clients import BASE, Scene, installed
 
 

@@ -40,7 +40,14 @@ class Request:
     """One request of a client: when, from which host, its turns, all texts it was sent, the step it was given."""
 
     def __init__(self, host, turns, body, step, main=True):
-        self.at, self.host, self.turns, self.body, self.step, self.main = time.time(), host, turns, body, step, main
+        self.at, self.host, self.turns, self.body, self.step, self.main = (
+            time.time(),
+            host,
+            turns,
+            body,
+            step,
+            main,
+        )
 
     @property
     def text(self):
@@ -54,7 +61,13 @@ def flat(content):
     if isinstance(content, list):
         return "\n".join(flat(part) for part in content)
     if isinstance(content, dict):
-        return flat(content.get("text") or content.get("content") or content.get("output") or content.get("thinking") or "")
+        return flat(
+            content.get("text")
+            or content.get("content")
+            or content.get("output")
+            or content.get("thinking")
+            or ""
+        )
     return ""
 
 
@@ -67,14 +80,19 @@ def claude_turns(body):
             elif block["type"] == "tool_result":
                 yield Turn("result", flat(block.get("content")))
             elif block["type"] == "text":
-                yield Turn({"assistant": "said"}.get(message["role"], message["role"]), block["text"])
+                yield Turn(
+                    {"assistant": "said"}.get(message["role"], message["role"]), block["text"]
+                )
 
 
 def codex_turns(body):
     for item in body.get("input") or []:
         kind = item.get("type", "message")
         if kind == "message":
-            yield Turn({"assistant": "said", "developer": "system"}.get(item["role"], item["role"]), flat(item["content"]))
+            yield Turn(
+                {"assistant": "said", "developer": "system"}.get(item["role"], item["role"]),
+                flat(item["content"]),
+            )
         elif kind in ("function_call", "custom_tool_call"):
             yield Turn("call", item.get("arguments") or item.get("input") or "", item["name"])
         elif kind.endswith("_output"):
@@ -109,7 +127,9 @@ class Model:
                 self.answer(200, b'{"data": [], "models": []}')
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}")
+                body = json.loads(
+                    self.rfile.read(int(self.headers.get("content-length") or 0)) or b"{}"
+                )
                 path = self.path.split("?")[0]
                 try:
                     if path.endswith("/count_tokens"):
@@ -136,7 +156,9 @@ class Model:
                 self.send_header("connection", "close")
                 self.end_headers()
                 for event in events:
-                    self.wfile.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+                    self.wfile.write(
+                        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+                    )
                 self.wfile.flush()
                 self.close_connection = True
 
@@ -155,34 +177,62 @@ class Model:
 
     def ended_turns(self, host):
         """How often a host's turn was ended by words."""
-        return sum("say" in request.step for request in self.of(host) if isinstance(request.step, dict))
+        return sum(
+            "say" in request.step for request in self.of(host) if isinstance(request.step, dict)
+        )
 
     def _step(self, host, turns, body, main):
         part = self.parts[host]
-        step = {"say": "mock"} if not main else part(turns) if callable(part) else (list(part) + [DONE] * 500)[steps_taken(turns)]
+        step = (
+            {"say": "mock"}
+            if not main
+            else part(turns)
+            if callable(part)
+            else (list(part) + [DONE] * 500)[steps_taken(turns)]
+        )
         step = {"sh": step} if isinstance(step, str) else step
         with self._lock:
             self.requests.append(Request(host, turns, body, step, main))
         time.sleep(step.get("delay", 0) if isinstance(step, dict) else 0)
-        return [{"sh": part} if isinstance(part, str) else part for part in (step if isinstance(step, list) else [step])]
+        return [
+            {"sh": part} if isinstance(part, str) else part
+            for part in (step if isinstance(step, list) else [step])
+        ]
 
     def anthropic(self, body):
         main = any(tool.get("name") == "Bash" for tool in body.get("tools") or [])
-        blocks = [self._block(step) for step in self._step("claude", list(claude_turns(body)), body, main)]
-        usage = {"input_tokens": 1000, "output_tokens": 10, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+        blocks = [
+            self._block(step) for step in self._step("claude", list(claude_turns(body)), body, main)
+        ]
+        usage = {
+            "input_tokens": 1000,
+            "output_tokens": 10,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+        }
         message = {"id": f"msg_{uuid.uuid4().hex[:20]}", "type": "message", "role": "assistant", "model": body.get("model"),
                    "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}  # fmt: skip
         yield {"type": "message_start", "message": message}
         for n, block in enumerate(blocks):
             if block["type"] == "text":
-                start, delta = {"type": "text", "text": ""}, {"type": "text_delta", "text": block["text"]}
+                start, delta = (
+                    {"type": "text", "text": ""},
+                    {"type": "text_delta", "text": block["text"]},
+                )
             else:
-                start, delta = {**block, "input": {}}, {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+                start, delta = (
+                    {**block, "input": {}},
+                    {"type": "input_json_delta", "partial_json": json.dumps(block["input"])},
+                )
             yield {"type": "content_block_start", "index": n, "content_block": start}
             yield {"type": "content_block_delta", "index": n, "delta": delta}
             yield {"type": "content_block_stop", "index": n}
         stop = "tool_use" if any(block["type"] == "tool_use" for block in blocks) else "end_turn"
-        yield {"type": "message_delta", "delta": {"stop_reason": stop, "stop_sequence": None}, "usage": {"output_tokens": 10}}
+        yield {
+            "type": "message_delta",
+            "delta": {"stop_reason": stop, "stop_sequence": None},
+            "usage": {"output_tokens": 10},
+        }
         yield {"type": "message_stop"}
 
     @staticmethod
@@ -193,12 +243,20 @@ class Model:
         if "sh" in step:
             more = {key: value for key, value in step.items() if key not in ("sh", "delay")}
             given = {"command": step["sh"], "description": "a step", **more}
-        return {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex[:20]}", "name": name, "input": given}
+        return {
+            "type": "tool_use",
+            "id": f"toolu_{uuid.uuid4().hex[:20]}",
+            "name": name,
+            "input": given,
+        }
 
     def openai(self, body):
         tools = {tool.get("name") or tool.get("type"): tool for tool in body.get("tools") or []}
         main = bool(set(tools) & SHELLS)
-        items = [self._item(step, tools, body) for step in self._step("codex", list(codex_turns(body)), body, main)]
+        items = [
+            self._item(step, tools, body)
+            for step in self._step("codex", list(codex_turns(body)), body, main)
+        ]
         answer = {"id": f"resp_{uuid.uuid4().hex}"}
         yield {"type": "response.created", "response": answer}
         for n, item in enumerate(items):
@@ -206,24 +264,49 @@ class Model:
             yield {"type": "response.output_item.done", "output_index": n, "item": item}
         usage = {"input_tokens": 1000, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 10,
                  "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 1010}  # fmt: skip
-        yield {"type": "response.completed", "response": {**answer, "output": items, "usage": usage}}
+        yield {
+            "type": "response.completed",
+            "response": {**answer, "output": items, "usage": usage},
+        }
 
     @staticmethod
     def _item(step, tools, body):
         call = f"call_{uuid.uuid4().hex[:16]}"
         if "say" in step:
-            return {"type": "message", "role": "assistant", "id": f"msg_{call}", "content": [{"type": "output_text", "text": step["say"]}]}
+            return {
+                "type": "message",
+                "role": "assistant",
+                "id": f"msg_{call}",
+                "content": [{"type": "output_text", "text": step["say"]}],
+            }
         if "patch" in step and tools.get("apply_patch", {}).get("type") == "custom":
-            return {"type": "custom_tool_call", "id": f"ct_{call}", "call_id": call, "name": "apply_patch", "input": step["patch"]}
+            return {
+                "type": "custom_tool_call",
+                "id": f"ct_{call}",
+                "call_id": call,
+                "name": "apply_patch",
+                "input": step["patch"],
+            }
         if "patch" in step:
             step = {"tool": "apply_patch", "input": {"input": step["patch"]}}
         name, given = step.get("tool"), step.get("input")
         if "sh" in step:
-            name = next(tool for tool in ("exec_command", "shell_command", "shell") if tool in tools)
+            name = next(
+                tool for tool in ("exec_command", "shell_command", "shell") if tool in tools
+            )
             key, value = ("cmd", step["sh"]) if name == "exec_command" else ("command", step["sh"])
-            given = {key: value, **{key: value for key, value in step.items() if key not in ("sh", "delay")}}
+            given = {
+                key: value,
+                **{key: value for key, value in step.items() if key not in ("sh", "delay")},
+            }
         text = json.dumps(given)
         running = re.findall(r"session ID (\d+)", json.dumps(body.get("input")))
         if running:
             text = text.replace('"$SESSION"', running[-1])
-        return {"type": "function_call", "id": f"fc_{call}", "call_id": call, "name": name, "arguments": text}
+        return {
+            "type": "function_call",
+            "id": f"fc_{call}",
+            "call_id": call,
+            "name": name,
+            "arguments": text,
+        }

@@ -17,11 +17,20 @@ class Agent:
     """
 
     def __init__(self, scene, host, texts):
-        self.relay, self.project, self.host, self.texts = scene.relays[host], scene.project, host, texts
+        self.relay, self.project, self.host, self.texts = (
+            scene.relays[host],
+            scene.project,
+            host,
+            texts,
+        )
 
     def __call__(self, turns):
         # The hosts put words of their own behind a result; only those of relay's hooks begin something.
-        last = next(turn for turn in reversed(turns) if turn.kind in ("result", "user") or "[relay-action]" in turn.text)
+        last = next(
+            turn
+            for turn in reversed(turns)
+            if turn.kind in ("result", "user") or "[relay-action]" in turn.text
+        )
         if last.kind != "result":
             named = re.findall(r"(/\S+/bin/relay) next", last.text)
             return f"{named[-1] if named else self.relay} next"
@@ -39,13 +48,19 @@ class Agent:
 
     def _follow(self, shown, sent):
         """What relay's output asks for."""
-        action = (re.findall(r"^action: (\w+)", shown, re.M) or [""])[-1]
-        command = (re.findall(r"^next: (.*)$", shown, re.M) or [""])[-1]
+        action = (re.findall(r"^action: (\w+)", shown, re.MULTILINE) or [""])[-1]
+        command = (re.findall(r"^next: (.*)$", shown, re.MULTILINE) or [""])[-1]
         if action == "bootstrap":
             return command
-        if (action in ("reply", "resume", "start") or " send --kind plan" in command) and sent < len(self.texts):
+        if (
+            action in ("reply", "resume", "start") or " send --kind plan" in command
+        ) and sent < len(self.texts):
             command = self.texts[sent][3:]
-            return f"{command[0]} # before the text" if command else self._write(self.texts[sent][1], sent)
+            return (
+                f"{command[0]} # before the text"
+                if command
+                else self._write(self.texts[sent][1], sent)
+            )
         if " --wait" in command:
             return {"sh": command, "run_in_background": True} if self.host == "claude" else command
         return {"say": "My turn is over."}
@@ -55,7 +70,10 @@ class Agent:
 
     def _write(self, text, sent):
         if self.host == "claude":
-            return {"tool": "Write", "input": {"file_path": f"{self.project}/{self._file(sent)}", "content": text}}
+            return {
+                "tool": "Write",
+                "input": {"file_path": f"{self.project}/{self._file(sent)}", "content": text},
+            }
         lines = "".join(f"+{line}\n" for line in text.rstrip("\n").split("\n"))
         return {"patch": f"*** Begin Patch\n*** Add File: {self._file(sent)}\n{lines}*** End Patch"}
 
@@ -63,7 +81,21 @@ class Agent:
         """The `send` for what was written; as an answer to what the last `next` handed over."""
         sent = self._sent(turns)
         kind, flags = self.texts[sent][0], self.texts[sent][2:3]
-        handed = [turn.text for turn in turns if turn.kind == "result" and "\naction: " in f"\n{turn.text}"]
+        handed = [
+            turn.text
+            for turn in turns
+            if turn.kind == "result" and "\naction: " in f"\n{turn.text}"
+        ]
         number = re.findall(r"--reply-to (\d+)", handed[-1]) if handed else []
         reply = ["--reply-to", number[-1]] if number else []
-        return " ".join([self.relay, "send --kind", kind, *reply, "--file", f"{self.project}/{self._file(sent)}", *flags])
+        return " ".join(
+            [
+                self.relay,
+                "send --kind",
+                kind,
+                *reply,
+                "--file",
+                f"{self.project}/{self._file(sent)}",
+                *flags,
+            ]
+        )

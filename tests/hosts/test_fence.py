@@ -19,7 +19,15 @@ def published(scene):
     text = scene.file("# Text\n\n## Next\nLook.\n")
     scene.as_agent("claude", "send", "--kind", "plan", "--file", text, session=CLAUDES)
     scene.as_agent("codex", "next", session=CODEXS)
-    scene.as_agent("codex", "send", "--kind", "note", "--file", scene.file("# Answer\n\n## Next\nGo on.\n", "b.md"), session=CODEXS)
+    scene.as_agent(
+        "codex",
+        "send",
+        "--kind",
+        "note",
+        "--file",
+        scene.file("# Answer\n\n## Next\nGo on.\n", "b.md"),
+        session=CODEXS,
+    )
     scene.relay("hooks", "install")
     return next(scene.shared.glob("2*"))
 
@@ -30,7 +38,11 @@ def results(scene, host):
 
 
 def frozen(pair):
-    return {path.name: path.read_bytes() for path in pair.iterdir() if path.is_file() and path.name[:3].isdigit()}
+    return {
+        path.name: path.read_bytes()
+        for path in pair.iterdir()
+        if path.is_file() and path.name[:3].isdigit()
+    }
 
 
 def test_claude_code_is_denied_by_every_tool_that_edits(scene, published):
@@ -40,12 +52,35 @@ def test_claude_code_is_denied_by_every_tool_that_edits(scene, published):
     artifact = str(published / "001-claude-plan.md")
     part = [
         {"tool": "Read", "input": {"file_path": artifact}},
-        {"tool": "Edit", "input": {"file_path": artifact, "old_string": "# Text", "new_string": "# Other"}},
-        {"tool": "Write", "input": {"file_path": str(published / "002-codex-note.md"), "content": "x"}},
-        {"tool": "Write", "input": {"file_path": str(scene.project / "link/001-claude-plan.md.sha256"), "content": "x"}},
+        {
+            "tool": "Edit",
+            "input": {"file_path": artifact, "old_string": "# Text", "new_string": "# Other"},
+        },
+        {
+            "tool": "Write",
+            "input": {"file_path": str(published / "002-codex-note.md"), "content": "x"},
+        },
+        {
+            "tool": "Write",
+            "input": {
+                "file_path": str(scene.project / "link/001-claude-plan.md.sha256"),
+                "content": "x",
+            },
+        },
         {"tool": "Write", "input": {"file_path": str(scene.project / "file.md"), "content": "x"}},
-        {"tool": "Write", "input": {"file_path": str(published / "003-claude-note.ready"), "content": ""}},
-        {"tool": "NotebookEdit", "input": {"notebook_path": artifact, "new_source": "x", "cell_id": "0", "edit_mode": "replace"}},
+        {
+            "tool": "Write",
+            "input": {"file_path": str(published / "003-claude-note.ready"), "content": ""},
+        },
+        {
+            "tool": "NotebookEdit",
+            "input": {
+                "notebook_path": artifact,
+                "new_source": "x",
+                "cell_id": "0",
+                "edit_mode": "replace",
+            },
+        },
         {"tool": "Write", "input": {"file_path": str(scene.project / "own.md"), "content": "x"}},
         {"say": "done"},
     ]
@@ -53,13 +88,25 @@ def test_claude_code_is_denied_by_every_tool_that_edits(scene, published):
     scene.claude("go", part=part)
     told = results(scene, "claude")
     offered = {tool.get("name") for tool in scene.model.of("claude")[-1].body["tools"]}
-    editing = {name for name in offered if name and re.search("Edit|Write", name) and not name.startswith("Todo")}
-    assert editing <= {step["tool"] for step in part if "tool" in step}, "a tool that edits was not tried"
+    editing = {
+        name
+        for name in offered
+        if name and re.search("Edit|Write", name) and not name.startswith("Todo")
+    }
+    assert editing <= {step["tool"] for step in part if "tool" in step}, (
+        "a tool that edits was not tried"
+    )
     assert frozen(published) == before
     assert "send --kind correction --corrects 1 --file FILE" in told[1], told[1]
-    assert "send --kind note --reply-to 2 --file FILE" in told[2] and "never edited" in told[3] and "never edited" in told[4]
+    assert (
+        "send --kind note --reply-to 2 --file FILE" in told[2]
+        and "never edited" in told[3]
+        and "never edited" in told[4]
+    )
     assert "send --kind KIND --file FILE" in told[5], "a sidecar is relay's to write"
-    assert "never edited" in told[6] or "not a Jupyter notebook" in told[6] or "ipynb" in told[6], told[6]
+    assert "never edited" in told[6] or "not a Jupyter notebook" in told[6] or "ipynb" in told[6], (
+        told[6]
+    )
     assert (scene.project / "own.md").read_text() == "x", "everything else is let through"
 
 
@@ -69,9 +116,13 @@ def test_codex_is_denied_patches_and_what_the_shell_does_is_detected(scene, publ
     (scene.project / "link").symlink_to(published)
     (scene.project / "new.md").write_text("x\n")
     part = [
-        {"patch": f"*** Begin Patch\n*** Update File: {pair}/001-claude-plan.md\n@@\n-# Text\n+# Other\n*** End Patch"},
-        {"patch": f"*** Begin Patch\n*** Update File: new.md\n*** Move to: {pair}/003-codex-note.md\n@@\n-x\n+y\n*** End Patch"},
-        {"patch": f"*** Begin Patch\n*** Delete File: link/002-codex-note.md\n*** End Patch"},
+        {
+            "patch": f"*** Begin Patch\n*** Update File: {pair}/001-claude-plan.md\n@@\n-# Text\n+# Other\n*** End Patch"
+        },
+        {
+            "patch": f"*** Begin Patch\n*** Update File: new.md\n*** Move to: {pair}/003-codex-note.md\n@@\n-x\n+y\n*** End Patch"
+        },
+        {"patch": "*** Begin Patch\n*** Delete File: link/002-codex-note.md\n*** End Patch"},
         {"patch": "*** Begin Patch\n*** Add File: fine.txt\n+x\n*** End Patch"},
         f"echo forged >> {pair}/001-claude-plan.md; CODEX_THREAD_ID={CODEXS} {scene.relays['codex']} next",
         {"say": "done"},
@@ -79,8 +130,15 @@ def test_codex_is_denied_patches_and_what_the_shell_does_is_detected(scene, publ
     before = frozen(published)
     scene.codex("go", part=part)
     told = results(scene, "codex")
-    assert all("Command blocked by PreToolUse hook" in text and "bin/relay send" in text for text in told[:3]), told[:3]
+    assert all(
+        "Command blocked by PreToolUse hook" in text and "bin/relay send" in text
+        for text in told[:3]
+    ), told[:3]
     assert (scene.project / "fine.txt").exists() and not (published / "003-codex-note.md").exists()
     changed = {name for name, content in frozen(published).items() if before.get(name) != content}
-    assert changed == {"001-claude-plan.md"} and re.search("action: damaged: 001-claude-plan", told[4]), told[4]
-    assert json.loads(scene.relay("show", "1", "--json", code=13))["artifacts"] == [], "what was forged is handed to nobody"
+    assert changed == {"001-claude-plan.md"} and re.search(
+        "action: damaged: 001-claude-plan", told[4]
+    ), told[4]
+    assert json.loads(scene.relay("show", "1", "--json", code=13))["artifacts"] == [], (
+        "what was forged is handed to nobody"
+    )

@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+
 from hosts.parts import calls_of
 
 pytestmark = pytest.mark.hosts
@@ -12,7 +13,9 @@ pytestmark = pytest.mark.hosts
 def opened(scene, host):
     """The part of an agent that opens or joins a pair, ends its turn, and does nothing that it is asked then."""
     first = "bootstrap --topic t" if host == "claude" else "next"
-    return lambda turns: f"{scene.relays[host]} {first}" if not calls_of(turns) else {"say": "I stop."}
+    return lambda turns: (
+        f"{scene.relays[host]} {first}" if not calls_of(turns) else {"say": "I stop."}
+    )
 
 
 @pytest.mark.parametrize("host", ["claude", "codex"])
@@ -21,7 +24,10 @@ def test_an_agent_that_ignores_what_waits_is_asked_once_and_may_then_stop(scene,
     scene.relay("init")
     scene.relay("hooks", "install", "--target", host)
     other = {"claude": "codex", "codex": "claude"}[host]
-    session = {"claude": "11111111-1111-4111-8111-111111111111", "codex": "01a00000-0000-7000-8000-000000000001"}
+    session = {
+        "claude": "11111111-1111-4111-8111-111111111111",
+        "codex": "01a00000-0000-7000-8000-000000000001",
+    }
     if host == "codex":
         scene.as_agent("claude", "bootstrap", "--topic", "t", session=session["claude"])
     part = opened(scene, host)
@@ -30,13 +36,29 @@ def test_an_agent_that_ignores_what_waits_is_asked_once_and_may_then_stop(scene,
         if calls_of(turns) and not list(scene.shared.glob("2*/*.ready")):
             if host == "claude":
                 scene.as_agent(other, "next", session=session[other])
-            scene.as_agent(other, "send", "--kind", "plan", "--file", scene.file("# Text\n\n## Next\nLook.\n"), session=session[other])
+            scene.as_agent(
+                other,
+                "send",
+                "--kind",
+                "plan",
+                "--file",
+                scene.file("# Text\n\n## Next\nLook.\n"),
+                session=session[other],
+            )
         return part(turns)
 
     begun = time.monotonic()
-    done = scene.claude("go", part=sends_meanwhile, seconds=60) if host == "claude" else scene.codex("go", part=sends_meanwhile, seconds=60)
+    done = (
+        scene.claude("go", part=sends_meanwhile, seconds=60)
+        if host == "claude"
+        else scene.codex("go", part=sends_meanwhile, seconds=60)
+    )
     assert done.code == 0 and time.monotonic() - begun < 30
-    said = [request for request in scene.model.of(host) if isinstance(request.step, dict) and "say" in request.step]
+    said = [
+        request
+        for request in scene.model.of(host)
+        if isinstance(request.step, dict) and "say" in request.step
+    ]
     assert len(said) == 2, "stopped, asked once, stopped"
     assert "001 plan by " in said[-1].text and "waits for you. Run: " in said[-1].text
     trail = (scene.shared / "_relay/hook-trail.log").read_text()
@@ -69,8 +91,13 @@ def test_a_relay_that_is_not_well_changes_nothing_for_its_host(scene, what):
         assert done.code == 0 and "all is well" in done.out, done
         assert (scene.project / "made.txt").exists()
         (scene.project / "made.txt").unlink()
-        assert "usage: relay" not in scene.model.of(host)[-1].text, "not even its words come through"
-        assert len([r for r in scene.model.of(host) if isinstance(r.step, dict) and "say" in r.step]) == 1, "no turn goes on"
+        assert "usage: relay" not in scene.model.of(host)[-1].text, (
+            "not even its words come through"
+        )
+        assert (
+            len([r for r in scene.model.of(host) if isinstance(r.step, dict) and "say" in r.step])
+            == 1
+        ), "no turn goes on"
 
 
 def test_untrusted_codex_hooks_do_not_run_and_are_reported(scene):
@@ -80,13 +107,31 @@ def test_untrusted_codex_hooks_do_not_run_and_are_reported(scene):
     scene.model.parts["codex"] = [{"say": "done"}]
     scene._run("codex", ("exec", "--skip-git-repo-check", "go"), None, 60, {})
     assert not (scene.shared / "_relay/hook-trail.log").exists(), "none has run"
-    found = json.loads(scene.relay("hooks", "doctor", "--target", "codex", "--json", code=1))["findings"]
-    assert any("before you trusted them" in row["why"] and "/hooks" in row["remedy"] for row in found)
-    checks = {row["name"]: row for row in json.loads(scene.relay("preflight", "--json", code=1, CODEX_THREAD_ID="x"))["checks"]}
-    assert checks["hooks.codex"]["status"] == "warn" and "does not trust" in checks["hooks.codex"]["detail"]
+    found = json.loads(scene.relay("hooks", "doctor", "--target", "codex", "--json", code=1))[
+        "findings"
+    ]
+    assert any(
+        "before you trusted them" in row["why"] and "/hooks" in row["remedy"] for row in found
+    )
+    checks = {
+        row["name"]: row
+        for row in json.loads(scene.relay("preflight", "--json", code=1, CODEX_THREAD_ID="x"))[
+            "checks"
+        ]
+    }
+    assert (
+        checks["hooks.codex"]["status"] == "warn" and "trusted" in checks["hooks.codex"]["detail"]
+    )
 
     codex = scene.terminal("codex", part=lambda turns: {"say": "done"})
     codex.trust_hooks()
     codex.ask("go")
-    assert json.loads(scene.relay("hooks", "doctor", "--target", "codex", "--json"))["findings"] == []
-    assert json.loads(scene.relay("preflight", "--json", code=1, CODEX_THREAD_ID="x"))["checks"][-1]["status"] == "pass"
+    assert (
+        json.loads(scene.relay("hooks", "doctor", "--target", "codex", "--json"))["findings"] == []
+    )
+    assert (
+        json.loads(scene.relay("preflight", "--json", code=1, CODEX_THREAD_ID="x"))["checks"][-1][
+            "status"
+        ]
+        == "pass"
+    )

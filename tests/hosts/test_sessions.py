@@ -5,6 +5,7 @@ import re
 import time
 
 import pytest
+
 from hosts.clients import until
 
 pytestmark = pytest.mark.hosts
@@ -19,35 +20,54 @@ def test_codex_inside_claude_code_and_the_other_way_round(scene):
     scene.codex_config(top='sandbox_mode = "danger-full-access"\napproval_policy = "never"')
     who = f"{scene.relays['codex']} whoami --json"
     scene.model.parts["codex"] = [who, {"say": "inner codex is done"}]
-    done = scene.claude(part=[f"{who}; codex exec --skip-git-repo-check go </dev/null; {who}", {"say": "done"}])
+    done = scene.claude(
+        part=[f"{who}; codex exec --skip-git-repo-check go </dev/null; {who}", {"say": "done"}]
+    )
     assert done.code == 0
-    inner = next(t.text for request in scene.model.of("codex") for t in request.turns if t.kind == "result")
+    inner = next(
+        t.text for request in scene.model.of("codex") for t in request.turns if t.kind == "result"
+    )
     outer = scene.model.of("claude")[-1].turns[-1].text
     assert authors(inner) == ["codex"] and '"author_source": "ancestor"' in inner
     assert [authors(outer)[0], authors(outer)[-1]] == ["claude", "claude"]
 
     scene.model.requests.clear()
     scene.model.parts["claude"] = [who, {"say": "inner claude is done"}]
-    done = scene.codex(part=[{"sh": f"{scene.home}/bin/claude -p go </dev/null", "yield_time_ms": 20000}, {"say": "done"}])
+    done = scene.codex(
+        part=[
+            {"sh": f"{scene.home}/bin/claude -p go </dev/null", "yield_time_ms": 20000},
+            {"say": "done"},
+        ]
+    )
     assert done.code == 0
-    inner = next(t.text for request in scene.model.of("claude") for t in request.turns if t.kind == "result")
+    inner = next(
+        t.text for request in scene.model.of("claude") for t in request.turns if t.kind == "result"
+    )
     assert authors(inner) == ["claude"] and '"author_source": "ancestor"' in inner
 
 
 def test_an_id_leaked_by_the_codex_daemon_does_not_make_codex_claude(scene):
     """Scene 4: the daemon keeps the environment of the first TUI, a dead Claude Code session's id with it."""
     who = f"{scene.relays['codex']} whoami --json"
-    codex = scene.terminal("codex", part=[who, {"say": "done"}], CLAUDE_CODE_SESSION_ID="stale", CLAUDECODE="1")
+    codex = scene.terminal(
+        "codex", part=[who, {"say": "done"}], CLAUDE_CODE_SESSION_ID="stale", CLAUDECODE="1"
+    )
     codex.see("Ask Codex")
     codex.ask("go")
-    told = next(t.text for request in scene.model.of("codex") for t in request.turns if t.kind == "result")
+    told = next(
+        t.text for request in scene.model.of("codex") for t in request.turns if t.kind == "result"
+    )
     assert authors(told) == ["codex"], told
 
 
 def briefs(scene, host):
     """The texts of relay's own that stand in the newest conversation."""
     last = scene.model.of(host)[-1]
-    return [turn.text for turn in last.turns if turn.kind in ("system", "user") and "[relay-state]" in turn.text]
+    return [
+        turn.text
+        for turn in last.turns
+        if turn.kind in ("system", "user") and "[relay-state]" in turn.text
+    ]
 
 
 def test_after_clear_and_compaction_claude_code_is_briefed_and_goes_on(scene):
@@ -55,7 +75,15 @@ def test_after_clear_and_compaction_claude_code_is_briefed_and_goes_on(scene):
     scene.relay("init")
     scene.relay("hooks", "install", "--target", "claude")
     relay = scene.relays["claude"]
-    claude = scene.terminal("claude", part=[f"{relay} bootstrap --topic t", {"say": "opened"}, f"{relay} brief --json", {"say": "told"}])
+    claude = scene.terminal(
+        "claude",
+        part=[
+            f"{relay} bootstrap --topic t",
+            {"say": "opened"},
+            f"{relay} brief --json",
+            {"say": "told"},
+        ],
+    )
     claude.see("❯")
     claude.ask("open")
     claude.type("/clear")
@@ -65,12 +93,18 @@ def test_after_clear_and_compaction_claude_code_is_briefed_and_goes_on(scene):
     assert "in 2" in briefs(scene, "claude")[-1] and "action: start" in briefs(scene, "claude")[-1]
     shown = scene.model.of("claude")[-1].turns
     told = [turn.text for turn in shown if turn.kind == "result"][-1]
-    assert json.loads(told)["action"] == "start", "the same pair under the new id, without a command"
+    assert json.loads(told)["action"] == "start", (
+        "the same pair under the new id, without a command"
+    )
     assert len(list(scene.shared.glob("_relay/bindings/claude-*.json"))) == 1
 
     asked = len(scene.model.requests)
     claude.type("/compact")
-    until(lambda: "compact: " in (scene.shared / "_relay/hook-trail.log").read_text(), 30, "the hook after compaction")
+    until(
+        lambda: "compact: " in (scene.shared / "_relay/hook-trail.log").read_text(),
+        30,
+        "the hook after compaction",
+    )
     claude.ask("and on")
     assert len(scene.model.requests) > asked and "action: start" in briefs(scene, "claude")[-1]
 
@@ -97,9 +131,13 @@ def test_a_new_thread_in_the_same_codex_moves_the_binding_by_the_command_it_is_t
     """Scene 6, Codex: /new gives a new id while the old thread has not ended; the brief names the one command."""
     scene.relay("init")
     scene.relay("hooks", "install", "--target", "codex")
-    scene.as_agent("claude", "bootstrap", "--topic", "t", session="11111111-1111-4111-8111-111111111111")
+    scene.as_agent(
+        "claude", "bootstrap", "--topic", "t", session="11111111-1111-4111-8111-111111111111"
+    )
     relay = scene.relays["codex"]
-    codex = scene.terminal("codex", "--dangerously-bypass-hook-trust", part=[f"{relay} next", {"say": "joined"}])
+    codex = scene.terminal(
+        "codex", "--dangerously-bypass-hook-trust", part=[f"{relay} next", {"say": "joined"}]
+    )
     codex.see("Ask Codex")
     codex.ask("join")
     codex.type("/new")
@@ -115,8 +153,15 @@ def test_a_new_thread_in_the_same_codex_moves_the_binding_by_the_command_it_is_t
     scene.model.parts["codex"] = moves
     codex.ask("go on")
     assert "--take-over" in briefs(scene, "codex")[-1] or "free slot" in briefs(scene, "codex")[-1]
-    bindings = [json.loads(path.read_text()) for path in scene.shared.glob("_relay/bindings/codex-*.json")]
+    bindings = [
+        json.loads(path.read_text()) for path in scene.shared.glob("_relay/bindings/codex-*.json")
+    ]
     assert len(bindings) == 1
-    scene.model.parts["codex"] = lambda turns: f"{relay} next" if turns[-1].kind != "result" else {"say": "done"}
+    scene.model.parts["codex"] = lambda turns: (
+        f"{relay} next" if turns[-1].kind != "result" else {"say": "done"}
+    )
     codex.ask("and on")
-    assert "action: wait for claude" in [turn.text for turn in scene.model.of("codex")[-1].turns if turn.kind == "result"][-1]
+    assert (
+        "action: wait for claude"
+        in [turn.text for turn in scene.model.of("codex")[-1].turns if turn.kind == "result"][-1]
+    )

@@ -33,9 +33,9 @@ def prepared(stage, build):
         path = build(stage)
         kept = tempfile.TemporaryDirectory()
         shutil.copytree(stage.project, pathlib.Path(kept.name) / "project", symlinks=True)
-        _PREPARED[build] = kept, path.name, stage._count
+        _PREPARED[build] = kept, path.name, stage.sent
         return path
-    kept, slug, stage._count = _PREPARED[build]
+    kept, slug, stage.sent = _PREPARED[build]
     shutil.rmtree(stage.project)
     shutil.copytree(pathlib.Path(kept.name) / "project", stage.project, symlinks=True)
     return stage.shared / slug
@@ -56,7 +56,17 @@ def asked(stage):
 def tried(stage, author, kind, text, *more):
     """A send that may be refused; the file is new each time."""
     stage._tries = getattr(stage, "_tries", 0) + 1
-    return stage.run(author, "send", "--kind", kind, "--file", stage.file(text, f"try-{stage._tries}.md"), "--next", "go on", *more)
+    return stage.run(
+        author,
+        "send",
+        "--kind",
+        kind,
+        "--file",
+        stage.file(text, f"try-{stage._tries}.md"),
+        "--next",
+        "go on",
+        *more,
+    )
 
 
 def sidecar(path, number):
@@ -66,7 +76,10 @@ def sidecar(path, number):
 
 def states(stage, *words):
     """Id to state, as `findings` tells it."""
-    return {row["id"]: row["state"] for row in stage.ok("claude", "findings", "--json", *(words or ("--all",))).json["findings"]}
+    return {
+        row["id"]: row["state"]
+        for row in stage.ok("claude", "findings", "--json", *(words or ("--all",))).json["findings"]
+    }
 
 
 def lines_of(done):
@@ -82,7 +95,9 @@ def forge(path, stem, change=lambda sidecar: None, text=lambda text: text):
     file.write_text(json.dumps(document))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     artifact = path / f"{stem}.md"
-    made = text(re.sub(r"(?m)^sidecar_sha256: \w+$", f"sidecar_sha256: {digest}", artifact.read_text()))
+    made = text(
+        re.sub(r"(?m)^sidecar_sha256: \w+$", f"sidecar_sha256: {digest}", artifact.read_text())
+    )
     artifact.write_text(made)
     sums = f"{hashlib.sha256(made.encode()).hexdigest()}  {stem}.md\n{digest}  {stem}.json\n"
     (path / f"{stem}.md.sha256").write_text(sums)

@@ -19,13 +19,34 @@ import subprocess
 import sys
 
 import pytest
-from conftest import RELAY, SCRIPT, Done, Stage
+from conftest import SCRIPT, Done, Stage
 
 WORKERS = 2
 CHANGING = (
-    "write", "pwrite64", "openat", "open", "creat", "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat",
-    "mkdir", "mkdirat", "rmdir", "fsync", "fdatasync", "ftruncate", "truncate", "symlink", "symlinkat", "chmod", "fchmod",
-)  # fmt: skip
+    "write",
+    "pwrite64",
+    "openat",
+    "open",
+    "creat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "truncate",
+    "symlink",
+    "symlinkat",
+    "chmod",
+    "fchmod",
+)
 LINKS_REFUSED = "link,linkat:error=EPERM"
 SAYS = re.compile(r"^(\w+)\((.*)$")
 RUNNER = (
@@ -84,18 +105,52 @@ class Tracer:
         self.folder = folder
         self.code = folder / "relay.marshal"
         program = f"import marshal, sys; sys.stdout.buffer.write(marshal.dumps(compile(open({str(SCRIPT)!r}).read(), {str(SCRIPT)!r}, 'exec', 0, True)))"
-        self.code.write_bytes(subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, capture_output=True).stdout)
+        self.code.write_bytes(
+            subprocess.run(
+                [sys.executable, "-I", "-S", "-c", program], check=True, capture_output=True
+            ).stdout
+        )
         self.python = os.path.realpath(sys.executable)
 
     def run(self, stage, author, words, *injections, log=None) -> Done:
         """One run with calls disturbed as strace's `inject=` says; with `log`, all that change files are written there."""
-        calls = CHANGING if log else {call for injection in injections for call in injection.split(":")[0].split(",")}
-        command = ["strace", "-o", str(log or "/dev/null"), "-y", "-s", "16", "-e", f"trace={','.join(calls)}"]
+        calls = (
+            CHANGING
+            if log
+            else {call for injection in injections for call in injection.split(":")[0].split(",")}
+        )
+        command = [
+            "strace",
+            "-o",
+            str(log or "/dev/null"),
+            "-y",
+            "-s",
+            "16",
+            "-e",
+            f"trace={','.join(calls)}",
+        ]
         for injection in injections:
             command += ["-e", f"inject={injection}"]
-        command += [self.python, "-I", "-S", "-X", "utf8", "-c", RUNNER, str(self.code), str(SCRIPT), *map(str, words)]
+        command += [
+            self.python,
+            "-I",
+            "-S",
+            "-X",
+            "utf8",
+            "-c",
+            RUNNER,
+            str(self.code),
+            str(SCRIPT),
+            *map(str, words),
+        ]
         done = subprocess.run(
-            command, cwd=stage.project, env=stage.env(author), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+            command,
+            cwd=stage.project,
+            env=stage.env(author),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -111,21 +166,35 @@ class Tracer:
                 continue
             call, rest = match[1], match[2]
             counts[call] = counts.get(call, 0) + 1
-            reads_only = call in ("openat", "open") and not re.search(r"O_WRONLY|O_RDWR|O_CREAT", rest)
+            reads_only = call in ("openat", "open") and not re.search(
+                r"O_WRONLY|O_RDWR|O_CREAT", rest
+            )
             prints = call == "write" and rest.startswith("1<")
             if not reads_only and ("/.shared" in rest or (prints and stdout)):
-                found.append(Point(call, counts[call], "stdout" if prints else rest.partition("/.shared")[2].split('"')[0].split(">")[0]))
+                found.append(
+                    Point(
+                        call,
+                        counts[call],
+                        "stdout"
+                        if prints
+                        else rest.partition("/.shared")[2].split('"')[0].split(">")[0],
+                    )
+                )
         assert found
         return found
 
     def kill(self, stage, author, words, point, *injections):
         """Kills the command on entering one call."""
-        done = self.run(stage, author, words, *injections, f"{point.call}:signal=KILL:when={point.k}")
+        done = self.run(
+            stage, author, words, *injections, f"{point.call}:signal=KILL:when={point.k}"
+        )
         assert done.code == -signal.SIGKILL, (point, done)
 
     def fail(self, stage, author, words, point, error, *injections) -> Done:
         """Lets one call fail."""
-        return self.run(stage, author, words, *injections, f"{point.call}:error={error}:when={point.k}")
+        return self.run(
+            stage, author, words, *injections, f"{point.call}:error={error}:when={point.k}"
+        )
 
 
 @contextlib.contextmanager
@@ -159,7 +228,9 @@ def sound(stage):
         assert sums.split()[0] == hashlib.sha256(text).hexdigest(), f"{ready.stem} is torn"
         told = re.search(r"(?m)^sidecar_sha256: (\w+)$", text.decode())
         if told:
-            assert told[1] == hashlib.sha256(ready.with_suffix(".json").read_bytes()).hexdigest(), f"{ready.stem}: its sidecar is torn"
+            assert told[1] == hashlib.sha256(ready.with_suffix(".json").read_bytes()).hexdigest(), (
+                f"{ready.stem}: its sidecar is torn"
+            )
 
 
 def reader_sees_only_whole_artifacts(stage, reader):
@@ -177,5 +248,9 @@ def reader_sees_only_whole_artifacts(stage, reader):
 def doctor_is_content(stage, author="claude"):
     """Doctor finds nothing, but for bindings of the side that has not heard yet that the pair ended."""
     done = stage.run(author, "doctor", "--json")
-    found = [f"{finding['path']} {finding['why']}" for finding in done.json["findings"] if "binds to a pair that has ended" not in finding["why"]]
+    found = [
+        f"{finding['path']} {finding['why']}"
+        for finding in done.json["findings"]
+        if "binds to a pair that has ended" not in finding["why"]
+    ]
     assert not found, found

@@ -11,8 +11,14 @@ import time
 
 from conftest import Stage
 
-SSHD = shutil.which("sshd") or next((p for p in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if os.path.exists(p)), None)
-MISSING = [name for name in ("sshd", "ssh", "rsync", "ps", "script") if not (SSHD if name == "sshd" else shutil.which(name))]
+SSHD = shutil.which("sshd") or next(
+    (p for p in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if os.path.exists(p)), None
+)
+MISSING = [
+    name
+    for name in ("sshd", "ssh", "rsync", "ps", "script")
+    if not (SSHD if name == "sshd" else shutil.which(name))
+]
 
 
 def free_port():
@@ -31,12 +37,28 @@ class Sshd:
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", exist_ok=True)
         for name in ("host", "user"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
+            )
         self.port = free_port()
-        (folder / "sshd_config").write_text("\n".join([
-            f"Port {self.port}", "ListenAddress 127.0.0.1", f"HostKey {folder}/host", f"AuthorizedKeysFile {folder}/user.pub",
-            "StrictModes no", "UsePAM no", "PidFile none", "PermitRootLogin yes", "MaxStartups 100", "Subsystem sftp internal-sftp", *options, "",
-        ]))  # fmt: skip
+        (folder / "sshd_config").write_text(
+            "\n".join(
+                [
+                    f"Port {self.port}",
+                    "ListenAddress 127.0.0.1",
+                    f"HostKey {folder}/host",
+                    f"AuthorizedKeysFile {folder}/user.pub",
+                    "StrictModes no",
+                    "UsePAM no",
+                    "PidFile none",
+                    "PermitRootLogin yes",
+                    "MaxStartups 100",
+                    "Subsystem sftp internal-sftp",
+                    *options,
+                    "",
+                ]
+            )
+        )
         key = (folder / "host.pub").read_text()
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {key}" if known else "")
         self.configure()
@@ -44,8 +66,18 @@ class Sshd:
 
     def configure(self, *lines):
         """The client's settings, where `far` is this server."""
-        told = ["Host far", " HostName 127.0.0.1", f" Port {self.port}", f" IdentityFile {self.folder}/user", " IdentitiesOnly yes",
-                f" UserKnownHostsFile {self.folder}/known", " GlobalKnownHostsFile /dev/null", " StrictHostKeyChecking yes", *lines, ""]  # fmt: skip
+        told = [
+            "Host far",
+            " HostName 127.0.0.1",
+            f" Port {self.port}",
+            f" IdentityFile {self.folder}/user",
+            " IdentitiesOnly yes",
+            f" UserKnownHostsFile {self.folder}/known",
+            " GlobalKnownHostsFile /dev/null",
+            " StrictHostKeyChecking yes",
+            *lines,
+            "",
+        ]
         (self.folder / "config").write_text("\n".join(told))
 
     @property
@@ -54,7 +86,12 @@ class Sshd:
 
     def start(self):
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", self.folder / "sshd_config"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", self.folder / "sshd_config"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
         for _ in range(200):
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -65,7 +102,9 @@ class Sshd:
 
     def stop(self):
         """Ends the server and the connections it holds."""
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True).stdout.split()
+        children = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True
+        ).stdout.split()
         self.process.terminate()
         self.process.wait()
         for pid in children:
@@ -95,12 +134,26 @@ class Machines:
         self.there = Stage(folder / there)
         self.here.git("commit", "-q", "--allow-empty", "-m", "same start")
         shutil.rmtree(self.there.project)
-        self.there.git("clone", "-q", "--template=", self.here.project, self.there.project, cwd=self.there.folder)
+        self.there.git(
+            "clone",
+            "-q",
+            "--template=",
+            self.here.project,
+            self.there.project,
+            cwd=self.there.folder,
+        )
         self.far = str(self.there.project)
         self.settings = {}
 
     def env(self, **more):
-        return {"RELAY_SYNC": "rsync", "RELAY_REMOTE_SSH": "far", "RELAY_REMOTE_PATH": self.far, "RSYNC_RSH": self.sshd.shell, **self.settings, **more}
+        return {
+            "RELAY_SYNC": "rsync",
+            "RELAY_REMOTE_SSH": "far",
+            "RELAY_REMOTE_PATH": self.far,
+            "RSYNC_RSH": self.sshd.shell,
+            **self.settings,
+            **more,
+        }
 
     def sync(self, way, *flags, **more):
         return self.here.run("claude", "sync", way, *flags, **self.env(**more))
@@ -121,6 +174,10 @@ class Machines:
 
 def published(pair):
     """The files of a pair that both sides must have alike, by name."""
-    names = {path.name: path.read_bytes() for path in pair.iterdir() if path.is_file() and not path.name.startswith(".")}
+    names = {
+        path.name: path.read_bytes()
+        for path in pair.iterdir()
+        if path.is_file() and not path.name.startswith(".")
+    }
     names["session.json"] = json.dumps(json.loads(names["session.json"]), sort_keys=True).encode()
     return names

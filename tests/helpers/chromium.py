@@ -11,14 +11,30 @@ import shutil
 import subprocess
 import time
 
-PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "headless_shell")
+PROGRAMS = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "headless_shell",
+)
 PROGRAM = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
 MISSING = "no Chromium here (Debian: apt-get install chromium-headless-shell)"
 QUIET = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-quic", "--disable-dev-shm-usage", "--force-color-profile=srgb",
-    "--font-render-hinting=none", "--remote-debugging-pipe",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--force-color-profile=srgb",
+    "--font-render-hinting=none",
+    "--remote-debugging-pipe",
+)
 
 
 class Browser:
@@ -34,10 +50,14 @@ class Browser:
             os.dup2(high[1], 4)
 
         self._child = subprocess.Popen(
-            [PROGRAM, *QUIET, f"--user-data-dir={folder}", "about:blank"], preexec_fn=lay_out, close_fds=False,
+            [PROGRAM, *QUIET, f"--user-data-dir={folder}", "about:blank"],
+            preexec_fn=lay_out,
+            close_fds=False,
             env={"HOME": str(folder), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TZ": "UTC"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         for handle in (to_child, from_child, *high):
             os.close(handle)
         self._count, self._read = 0, b""
@@ -45,7 +65,9 @@ class Browser:
         self.requests: list[str] = []
         self.complaints: list[str] = []
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.ask(f"{domain}.enable")
 
@@ -77,14 +99,24 @@ class Browser:
         params = told.get("params", {})
         if told.get("method") == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
-        elif told.get("method") in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
+        elif told.get("method") in (
+            "Runtime.consoleAPICalled",
+            "Runtime.exceptionThrown",
+            "Log.entryAdded",
+        ):
             self.complaints.append(json.dumps(params))
         self.last = told.get("method")
 
     def open(self, url, dark=False, width=1100, height=1000):
         """Loads a page and waits until all of it is there."""
         self.dress(dark)
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         self.ask("Page.navigate", url=url)
         self.last = ""
         while self.last != "Page.loadEventFired":
@@ -96,13 +128,17 @@ class Browser:
 
     def evaluate(self, expression):
         """What JavaScript of ours finds in the page; the page itself may run none."""
-        done = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        done = self.ask(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
     def picture(self, whole=False):
         """A PNG of what is to be seen, or of the whole page."""
-        return base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=whole)["data"])
+        return base64.b64decode(
+            self.ask("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+        )
 
     def printed(self):
         """The page as a PDF."""

@@ -86,7 +86,10 @@ def artifacts(folder: pathlib.Path) -> dict[str, dict]:
         if said != hashlib.sha256(path.read_bytes()).hexdigest():
             raise ValueError(f"{path.name}: hash")
         meta = frontmatter(path.read_text(encoding="utf-8"))
-        if f"{meta['seq']:03}-{meta['author']}-{meta['kind']}" != ready.stem or meta["kind"] not in KINDS:
+        if (
+            f"{meta['seq']:03}-{meta['author']}-{meta['kind']}" != ready.stem
+            or meta["kind"] not in KINDS
+        ):
             raise ValueError(f"{path.name}: name")
         found[ready.stem] = meta
     return found

@@ -38,9 +38,19 @@ class Session:
 
 class Soak:
     def __init__(self, stage, monkeypatch, seed, turns, pairs, at_once=5):
-        self.stage, self.dice, self.turns, self.wanted, self.at_once = stage, random.Random(seed), turns, pairs, at_once
+        self.stage, self.dice, self.turns, self.wanted, self.at_once = (
+            stage,
+            random.Random(seed),
+            turns,
+            pairs,
+            at_once,
+        )
         self.now, self.looks = 1_800_000_000.0, [(time.time(), 1_800_000_000.0)]
-        self.pids, self.numbers, self.live = iter(range(NO_SUCH_PID, 2**31)), iter(range(1, 2**31)), {}
+        self.pids, self.numbers, self.live = (
+            iter(range(NO_SUCH_PID, 2**31)),
+            iter(range(1, 2**31)),
+            {},
+        )
         self.lit, self.fuse, self.dead, self.cost = 0, 0, False, Counter()
         self.who = self.own = None
         self.told = {}  # slug: {nonce: author}
@@ -50,7 +60,9 @@ class Soak:
     # ---- the world as the soak has it
 
     def _patch(self, monkeypatch):
-        monkeypatch.setattr(RELAY, "_scanned", functools.cache(RELAY._scanned))  # The tree stays as it is.
+        monkeypatch.setattr(
+            RELAY, "_scanned", functools.cache(RELAY._scanned)
+        )  # The tree stays as it is.
         try:
             import _sha2  # noqa: F401
         except ImportError:  # To look for it again and again is a fifth of the time.
@@ -58,9 +70,17 @@ class Soak:
         monkeypatch.setattr(RELAY.World, "now", lambda _: self.now)
         monkeypatch.setattr(RELAY, "main", functools.partial(self._main, RELAY.main))
         seen_process, modified_at = RELAY.process, RELAY.modified_at
-        monkeypatch.setattr(RELAY, "process", lambda pid: self.live.get(pid) or (None if pid >= NO_SUCH_PID else seen_process(pid)))
+        monkeypatch.setattr(
+            RELAY,
+            "process",
+            lambda pid: self.live.get(pid) or (None if pid >= NO_SUCH_PID else seen_process(pid)),
+        )
         monkeypatch.setattr(RELAY, "this_process", lambda: self.own)
-        monkeypatch.setattr(RELAY, "host_process", lambda author: self.who.host if self.who and author == self.who.author else None)
+        monkeypatch.setattr(
+            RELAY,
+            "host_process",
+            lambda author: self.who.host if self.who and author == self.who.author else None,
+        )
         monkeypatch.setattr(RELAY, "nearest_host", lambda: self.who.author if self.who else "")
         monkeypatch.setattr(RELAY, "is_attended", lambda author, env: True)
         monkeypatch.setattr(RELAY, "modified_at", lambda path: self._then(modified_at(path)))
@@ -77,7 +97,11 @@ class Soak:
 
     def _then(self, at):
         """A time of the real clock as the soak's clock has it."""
-        return None if at is None else self.looks[max(0, bisect.bisect_left(self.looks, (at, 0.0)) - 1)][1]
+        return (
+            None
+            if at is None
+            else self.looks[max(0, bisect.bisect_left(self.looks, (at, 0.0)) - 1)][1]
+        )
 
     def _counted(self, name, really):
         def call(*given, **named):
@@ -106,7 +130,9 @@ class Soak:
         for again in (False, True):
             self.who, self.own = who, self.process()
             self.lit = self.dice.randint(1, 45) if not again and self.dice.random() < kill else 0
-            signal = {"CLAUDE_CODE_SESSION_ID" if who.author == "claude" else "CODEX_THREAD_ID": who.id}
+            signal = {
+                "CLAUDE_CODE_SESSION_ID" if who.author == "claude" else "CODEX_THREAD_ID": who.id
+            }
             try:
                 return self.stage.run(None, *words, stdin=stdin, RELAY_AUTO_ROUND_CAP="0", **signal)
             except Killed:
@@ -121,7 +147,13 @@ class Soak:
         return done
 
     def hook(self, who, event, **told):
-        done = self.run(who, "hook", who.author, event, stdin=json.dumps({"session_id": who.id, **told}).encode())
+        done = self.run(
+            who,
+            "hook",
+            who.author,
+            event,
+            stdin=json.dumps({"session_id": who.id, **told}).encode(),
+        )
         assert done.code == 0, (event, done)
 
     # ---- what happens in it
@@ -130,7 +162,9 @@ class Soak:
         sides = {author: self.session(author) for author in AUTHORS}
         for who in sides.values():
             self.hook(who, "SessionStart", source="startup")
-        slug = self.ok(sides["claude"], "bootstrap", "--topic", f"t{next(self.numbers)}", "--force").out.split()[0]
+        slug = self.ok(
+            sides["claude"], "bootstrap", "--topic", f"t{next(self.numbers)}", "--force"
+        ).out.split()[0]
         self.ok(sides["codex"], "pair", "join", slug, kill=0.05)
         self.told[slug] = {}
         return slug, sides
@@ -170,16 +204,30 @@ class Soak:
             self.hook(sides[author], "Stop")
 
     def sent(self, slug, sides, author, found):
-        nonce, kind = f"nonce-{next(self.numbers)}", self.dice.choice(("plan", "note", "fix", "review", "review", "question", "decision"))
+        nonce, kind = (
+            f"nonce-{next(self.numbers)}",
+            self.dice.choice(("plan", "note", "fix", "review", "review", "question", "decision")),
+        )
         if kind == "decision" and self.dice.random() < 0.7:
             kind = "note"
         more, text = [], f"# {kind} {nonce}\n\nWords.\n"
         if kind == "review":
             text += f"\n```findings\nmajor pay.py:{self.dice.randint(1, 99)} {nonce} is wrong\nnit - {nonce} is dull\n```\n"
             more = ["--verdict", "changes", "--not-run", "a soak"]
-        rows = [row["id"] for row in json.loads(self.ok(sides[author], "findings", "--json").out)["findings"]] if kind == "fix" and found.get("open") else []
+        rows = (
+            [
+                row["id"]
+                for row in json.loads(self.ok(sides[author], "findings", "--json").out)["findings"]
+            ]
+            if kind == "fix" and found.get("open")
+            else []
+        )
         if rows:
-            text += "\n```dispositions\n" + "".join(f"{each} withdrawn {nonce}\n" for each in rows[:3]) + "```\n"
+            text += (
+                "\n```dispositions\n"
+                + "".join(f"{each} withdrawn {nonce}\n" for each in rows[:3])
+                + "```\n"
+            )
         path = self.stage.file(text, f"{author}.md")
         before = self.cost.total()
         words = ("send", "--kind", kind, "--file", path, "--next", "go on", *more)
@@ -205,7 +253,9 @@ class Soak:
 
     def ended(self, slug, sides):
         how = ("--no-archive",) if self.dice.random() < 0.15 else ()
-        done = self.run(sides["claude"], "close", "--reason", "the day ends", "--pair-id", slug, *how, kill=0.2)
+        done = self.run(
+            sides["claude"], "close", "--reason", "the day ends", "--pair-id", slug, *how, kill=0.2
+        )
         assert done.code == 0, (slug, done)
         if not how and self.dice.random() < 0.1:
             self.ok(sides["claude"], "pairs", "restore", slug)
@@ -246,12 +296,26 @@ class Soak:
         """Each text that was sent and does not stand in exactly one published artifact."""
         wrong = []
         for slug, nonces in self.told.items():
-            pair = next(p for p in (self.stage.shared / slug, self.stage.shared / "_archive" / slug) if p.is_dir())
-            texts = Counter(path.read_text().split("\n# ")[1].split("\n")[0].split()[-1] for path in pair.glob("*.md") if path.with_suffix(".ready").exists())
-            wrong += [(slug, nonce, texts[nonce]) for nonce in nonces if texts[nonce] != 1] + [(slug, n, "unknown") for n in texts if n not in nonces]
+            pair = next(
+                p
+                for p in (self.stage.shared / slug, self.stage.shared / "_archive" / slug)
+                if p.is_dir()
+            )
+            texts = Counter(
+                path.read_text().split("\n# ")[1].split("\n")[0].split()[-1]
+                for path in pair.glob("*.md")
+                if path.with_suffix(".ready").exists()
+            )
+            wrong += [(slug, nonce, texts[nonce]) for nonce in nonces if texts[nonce] != 1] + [
+                (slug, n, "unknown") for n in texts if n not in nonces
+            ]
         return wrong
 
     def kept(self):
         """How many files of each kind stand in the ledger's own folder."""
         folder = self.stage.shared / "_relay"
-        return Counter(str(path.parent.relative_to(folder)) + "/" + path.name.partition("-")[0] for path in folder.rglob("*") if path.is_file())
+        return Counter(
+            str(path.parent.relative_to(folder)) + "/" + path.name.partition("-")[0]
+            for path in folder.rglob("*")
+            if path.is_file()
+        )
