@@ -253,15 +253,18 @@ class watched_also:
 def test_a_log_that_lies_cannot_flood_what_is_printed(stage):
     pair, _ = two_pairs(stage)
     with open(next((pair / ".seen").glob("claude-*")), "a") as log:
-        log.writelines(json.dumps(
-                    {
-                        "seq": 1,
-                        "name": f"{number % 999 + 1:03}-x{number // 999}-note",
-                        "sha256": "0" * 64,
-                        "at": "\x1b[31m",
-                    }
-                )
-                + "\n" for number in range(4000))
+        log.writelines(
+            json.dumps(
+                {
+                    "seq": 1,
+                    "name": f"{number % 999 + 1:03}-x{number // 999}-note",
+                    "sha256": "0" * 64,
+                    "at": "\x1b[31m",
+                }
+            )
+            + "\n"
+            for number in range(4000)
+        )
     done = tame(stage.run("claude", "next"), 10_000)
     assert done.action == "damaged" and "more: relay verify" in done.out
     all_tame(stage, pair, HOT)

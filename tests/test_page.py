@@ -10,9 +10,9 @@ import re
 import subprocess
 from html.parser import HTMLParser
 
-from helpers import chromium
 import pytest
 from conftest import ROOT
+from helpers import chromium
 
 PROSE = {
     "h4",
@@ -223,8 +223,6 @@ def test_a_hostile_text_grows_by_a_small_factor_and_nests_no_deeper_than_the_lim
     assert Tree(html).deepest <= 3 * relay._MOST_NESTED + 5
 
 
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -345,8 +343,6 @@ def check_page(tree):
     ]
 
 
-
-
 def test_the_style_is_the_only_thing_that_the_page_lets_take_effect(stage):
     stage.open_pair()
     html, tree = exported(stage)
@@ -391,16 +387,6 @@ def test_titles_reasons_paths_and_commands_are_as_harmless_as_texts(stage):
     assert tree.text.count("<script>x</script>\\u202e") >= 6 and "</q><b>" in tree.text
 
 
-
-
-
-
-
-
-
-
-
-
 def test_a_file_that_is_there_stays_unless_force_is_said(stage):
     stage.open_pair()
     path = stage.file("mine", "page.html")
@@ -414,12 +400,6 @@ def test_a_file_that_is_there_stays_unless_force_is_said(stage):
     assert stage.ok("claude", "export", "--html", path, "--force").out == f"{path}\n"
     assert path.read_text().startswith("<!doctype html>")
     assert [name for name in os.listdir(stage.folder) if name.endswith(".tmp")] == []
-
-
-
-
-
-
 
 
 def test_looking_by_a_page_changes_nothing_in_the_ledger(stage):

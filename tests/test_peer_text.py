@@ -80,8 +80,15 @@ class Evil:
                 return text
 
 
+def sums_file(sums):
+    return "".join(f"{digest}  {name}\n" for digest, name in sums).encode()
+
+
 def nameable(text):
-    return bool(text) and "\0" not in text
+    try:
+        return b"\0" not in text.encode("utf-8", "surrogateescape") and bool(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def in_frontmatter(text):
@@ -107,7 +114,7 @@ def publish(pair, stem, head, sidecar, body):
     (pair / f"{stem}.json").write_bytes(content)
     (pair / f"{stem}.md").write_bytes(raw)
     sums = [(RELAY.sha256(raw), f"{stem}.md"), (RELAY.sha256(content), f"{stem}.json")]
-    (pair / f"{stem}.md.sha256").write_bytes(RELAY.format_sha256_file(sums))
+    (pair / f"{stem}.md.sha256").write_bytes(sums_file(sums))
     (pair / f"{stem}.ready").write_bytes(b"")
 
 
@@ -470,34 +477,6 @@ def test_a_hook_says_nothing_that_the_peer_wrote(stage, agent, event):
     )
     if event in ("SessionStart", "Stop", "UserPromptSubmit") and agent == "claude":
         assert "003 fix" in said, "the hook has to speak here, or nothing was tried"
-
-
-def test_the_status_line_and_the_nudge_say_nothing_that_the_peer_wrote(stage, relay, monkeypatch):
-    pair = hostile(stage, 7)
-    stage.ok("claude", "next")
-    for words in (("statusline",), ("statusline", "--json")):
-        out = stage.run("claude", *words).out
-        assert "relay" in out and (
-            CANARY not in out or "--json" in words and CANARY not in json.loads(out)["text"]
-        ), out
-        assert CANARY not in stage.run(None, "statusline").out
-    started = []
-    monkeypatch.setattr(relay, "start_detached", lambda argv, env: started.append(argv))
-    monkeypatch.setattr(relay, "program_on_path", lambda name, path: "/bin/codex")
-    (stage.shared / "_relay/hook-state").mkdir(exist_ok=True)
-    (stage.shared / relay.NUDGE_SWITCH).write_text("{}")
-    bound = {
-        "schema_version": 1,
-        "author": "codex",
-        "agent_session_id": "0198c0de-0000-7000-8000-00000000abcd",
-        "pair_slug": pair.name,
-        "bound_at": "\nFORGED",
-        "last_seen": "FORGED",
-        "host": None,
-    }
-    (stage.shared / f"_relay/bindings/codex-{'3' * 24}.json").write_text(json.dumps(bound))
-    stage.send("claude", "note")
-    assert started and CANARY not in " ".join(started[0]) and "\n" not in started[0][-1]
 
 
 def test_a_body_that_holds_every_short_guess_of_the_tag_is_handed_over(stage):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
-
 import pytest
 from helpers.blocks import dispositions, findings, prepared
-from conftest import RELAY
 
 HOSTILE = "<script>x</script> @octocat #12 GH-7 https://evil.example www.evil.example a|b [x](http://e) ![i](u) `q\u202e \x1b[31m & <!-- **b** \\| $x$"
 
@@ -73,10 +69,6 @@ def test_a_round_is_a_request_and_its_answer(stage, reviewed):
     assert [each["round"] for each in told["rounds"]] == [1, 2]
 
 
-
-
-
-
 def test_a_finding_tells_its_whole_fate_at_once_and_where_it_was_raised(stage, reviewed):
     told = story_in(stage)
     assert [
@@ -89,22 +81,12 @@ def test_a_finding_tells_its_whole_fate_at_once_and_where_it_was_raised(stage, r
     assert '2.1 blocker pay.py:2 "Divides by zero" [accepted]' in stage.ok("claude", "log").out
 
 
-
-
-
-
 def test_what_ran_says_whether_it_counts(stage, reviewed):
     runs = story_in(stage)["runs"]
     assert [(run["name"][:3], run["code"], run["counts"]) for run in runs] == [
         ("002", 1, True),
         ("004", 0, True),
     ]
-
-
-
-
-
-
 
 
 # ---- filters
@@ -125,8 +107,6 @@ ASKED_FOR = [
 ]
 
 
-
-
 REFUSED = [
     ("--since", "yesterday"),
     ("--since", "2 h"),
@@ -144,22 +124,10 @@ REFUSED = [
 ]
 
 
-
-
 def test_json_without_texts_is_short_and_with_them_has_all(stage, reviewed):
     assert "body" not in stage.ok("claude", "log", "--json").json["artifacts"][0]
     assert story_in(stage)["artifacts"][0]["body"] == "# Plan\n\nSplit a refund.\n"
     assert "files" not in story_in(stage)["artifacts"][0]["tree"]
 
 
-
-
 # ---- the pull request
-
-
-
-
-
-
-
-
