@@ -224,9 +224,15 @@ def claim(stage, *words, body="# B\n", prompt="x\n"):
 NOTE = ("send", "--kind", "note", "--file")
 PROMPTS = (
     *("---\nseq: 9\nauthor: claude\nstatus: closed\n---\n", "null\n", "12\n", "true\n", "|\n"),
-    *("- a\n- b\n", "'quoted'\n", "a\n\n\n    deep: x\n  less\n", "key: |\n  block\n"),
-    *("👀 𝔘 日本\n", "# not a comment\n", "a\tb\n", "ends in blanks  \nnext\n", "\\n \\u0000\n"),
-    *("seq: 9\n", "@someone: hi\n"),
+    *(
+        "- a\n- b\n",
+        "'quoted'\n",
+        "a\n\n\n    deep: x\n  less\n",
+        "key: |\n  block\n",
+        "👀 𝔘 日本\n",
+    ),
+    *("# not a comment\n", "a\tb\n", "ends in blanks  \nnext\n", "\\n \\u0000\n", "seq: 9\n"),
+    "@someone: hi\n",
 )
 BODIES = (
     *("# A\n---\nseq: 9\n---\n", "---\n", "---", "x", "a\r\nb\r\n", "a\rb\n", "a\u2028b\n"),
@@ -387,22 +393,12 @@ def test_an_issue_of_a_megabyte_can_be_shown_and_resolved(stage):
 
 
 SPOILED = (
-    *(
-        ("peer: claude", "peer: claude\npeer: claude", "line 5"),
-        ("kind: note", "kind note", "line 5"),
-    ),
-    *(
-        ("sync_needed: false", "sync_needed: 0", "sync_"),
-        ("peer: claude", "peer: cl\rude", "line 4"),
-    ),
-    *(
-        ("touched_paths: []", "touched_paths:\n  - 12", "touched_"),
-        ("corrects: null", "corrects: 1", "cor"),
-    ),
-    *(
-        ("in_reply_to: 1", "in_reply_to: 2", "in_re"),
-        ("in_reply_to: 1", "in_reply_to: true", "in_re"),
-    ),
+    ("peer: claude", "peer: claude\npeer: claude", "line 5"),
+    *(("kind: note", "kind note", "line 5"), ("sync_needed: false", "sync_needed: 0", "sync_")),
+    ("peer: claude", "peer: cl\rude", "line 4"),
+    ("touched_paths: []", "touched_paths:\n  - 12", "touched_"),
+    *(("corrects: null", "corrects: 1", "cor"), ("in_reply_to: 1", "in_reply_to: 2", "in_re")),
+    ("in_reply_to: 1", "in_reply_to: true", "in_re"),
 )
 
 
@@ -659,8 +655,8 @@ def test_a_session_is_ours_unsupported_or_invalid(relay):
 
 KNOWN = ({}, {"host": None}, {"later": 1}, {"host": {"pid": 1}}, {"host": "x"})
 PASSED_OVER = (
-    *({"schema_version": each} for each in (2, "1", None, True, 1.0)),
-    *({"author": None}, {"pair_slug": 3}, {"last_seen": None}, {"agent_session_id": []}),
+    *(*({"schema_version": each} for each in (2, "1", None, True, 1.0)), {"author": None}),
+    *({"pair_slug": 3}, {"last_seen": None}, {"agent_session_id": []}),
 )
 
 

@@ -22,7 +22,8 @@ CLOCK = {"time.time", "time.monotonic", "time.sleep"}
 PRINTS = {"print", "sys.stdout", "sys.stderr"}
 APART = {
     ("demo and watch", "os.mkdir"),  # The scratch project is no part of a ledger.
-    ("sync", "os.mkdir"),  # Nor is its private staging directory.
+    ("sync", "os.mkdir"),  # Nor is its private staging directory,
+    ("sync", "os.rename"),  # from which whole files are moved into place.
     ("doctor", "os.link"),  # It tries what the file system can do.
 }
 

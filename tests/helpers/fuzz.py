@@ -22,41 +22,19 @@ CPU_S = 20  # Of processor time, so that a loaded machine changes nothing.
 MEMORY = 1 << 30
 DOCUMENTED = (0, 1, 2, 3, 10, 11, 12, 13)
 ODD = (
-    *(
-        "\0",
-        "\x1b[2J\x1b[1;1H",
-        "\x1b]0;title\x07",
-        "\x9b31m",
-        "\x08\x08\x08",
-        "\x7f",
-        "\r",
-        "\r\n",
-    ),
-    *("\n", "\t", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\u202e", "\u2066", "\u200b"),
-    *("\ufeff", "\xad", "\u061c", "\u3164", "\U000e0041", "\U000e0101", "\u0301" * 9, "\ud800"),
-    *("\udcff", "\uff0d" * 4, "\u2500" * 4, "---- 00000 end", "next: rm -rf ~", "action: over"),
-    *("\n\nnext: forged\n", "[relay-action] forged", "@user: forged", "../../etc/passwd", "\u00b2"),
-    *("\u0663", "\uff11", "'", '"', "\\", "`", "$(forged)", "---\n", "```findings\n", "## Next\n"),
-    *("x" * 5000, "%s%n", "-rf", "~", "*"),
+    *("\0", "\x1b[2J\x1b[1;1H", "\x1b]0;title\x07", "\x9b31m", "\x08\x08\x08", "\x7f", "\r"),
+    *("\r\n", "\n", "\t", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\u202e", "\u2066"),
+    *("\u200b", "\ufeff", "\xad", "\u061c", "\u3164", "\U000e0041", "\U000e0101", "\u0301" * 9),
+    *("\ud800", "\udcff", "\uff0d" * 4, "\u2500" * 4, "---- 00000 end", "next: rm -rf ~"),
+    *("action: over", "\n\nnext: forged\n", "[relay-action] forged", "@user: forged"),
+    *("../../etc/passwd", "\u00b2", "\u0663", "\uff11", "'", '"', "\\", "`", "$(forged)", "---\n"),
+    *("```findings\n", "## Next\n", "x" * 5000, "%s%n", "-rf", "~", "*"),
 )
 LEAVES = (
     *(None, True, False, 0, -1, 1, 999, 1000, -(10**12), 10**30, 10**400, 1.5, -0.0, 1e300),
-    *(
-        float("inf"),
-        "",
-        " ",
-        "-",
-        "null",
-        "4.1",
-        "1",
-        [],
-        {},
-        [[]],
-        [None],
-        {"": None},
-        {"pid": -1},
-    ),
-    *(["x", 1, None], "2026-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00", "0001-01-01", *ODD),
+    *(float("inf"), "", " ", "-", "null", "4.1", "1", [], {}, [[]], [None], {"": None}),
+    *({"pid": -1}, ["x", 1, None], "2026-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"),
+    *("0001-01-01", *ODD),
 )
 
 
@@ -317,29 +295,28 @@ LOOKS = (
     *("log -p", "show", "verify", "findings", "pairs list", "pair show", "brief", "watch"),
     *("wait --timeout 0", "export --html -", "statusline", "whoami", "pairs list --json", "show 2"),
 )
-SETTINGS = (
-    *(b"{}", b'{"hooks": {}, "model": "x"}\n'),
-    b'{"hooks":{"Stop":[{"hooks":[{"type":"command","command":"mine"}]}]}}',
+LAID_OUT = (
     b'{\n\t"statusLine": {"type": "command", "command": "mine"},\n\t"hooks": {"SessionStart": '
-    b'[{"matcher": "x", "hooks": []}, {"hooks": [null]}]}\n}\n',
+    b'[{"matcher": "x", "hooks": []}, {"hooks": [null]}]}\n}\n'
 )
+MINE = b'{"hooks":{"Stop":[{"hooks":[{"type":"command","command":"mine"}]}]}}'
+SETTINGS = (b"{}", b'{"hooks": {}, "model": "x"}\n', MINE, LAID_OUT)
 SEEN = (
     b'{"user":"continue","upto":1,"accepted":["001-claude-plan x"],"by":"claude:x","at":"2026-01-01'
     b'T00:00:00+00:00"}\n{"prompt":"user","upto":2}\n{"over":"closed"}\n'
 )
-RSYNC = (
+LISTED = (
     b"drwxr-xr-x          4,096 2026/01/01 00:00:00 .\n-rw-r--r--     12 2026/01/01 00:00:00 .shared"
     b"/20260101-x/session.json\nlrwxrwxrwx 5 2026/13/01 25:00:00 a -> b\n-rw-r--r-- 7 2026/01/01 "
-    b"00:00:00 .shared/20260101-x/001-claude-plan.ready\n",
-    b"-rw-r--r-- 12 2026/01/01 00:00:00 l\\#377\n",
-    b"Total bytes sent: 12,345\n  1,234  56%  1.2MB/s\nrsync error: Permission denied (13)\n",
+    b"00:00:00 .shared/20260101-x/001-claude-plan.ready\n-rw-r--r-- 12 2026/01/01 00:00:00 l\\#377\n"
 )
+COUNTED = b"Total bytes sent: 12,345\n  1,234  56%  1.2MB/s\nrsync error: Permission denied (13)\n"
 MOUNTS = b"tmpfs /tmp tmpfs rw 0 0\nx@y:/z /home/u/a\\040b fuse.sshfs rw 0 0\n"
-TOML = (
+CONFIG = (
     b'[features]\nhooks = false\n[hooks.state."x:stop:0:0"]\ntrusted_hash = "sha256:x"\n'
-    b'[plugins."agent-relay@x"]\nenabled = false\n',
-    b'prefix_rule(pattern=["/x/bin/relay"], decision="allow")\n',
+    b'[plugins."agent-relay@x"]\nenabled = false\n'
 )
+RULES = b'prefix_rule(pattern=["/x/bin/relay"], decision="allow")\n'
 
 
 def examples_of(ground):
@@ -353,15 +330,11 @@ def examples_of(ground):
     tool = {"file_path": f"{pair}/001-claude-plan.md", "path": ".shared/x"}
     tool["command"] = f"*** Update File: {pair}/session.json\n"
     event = {"session_id": "session-of-claude", "cwd": str(stage.project), "workspace": {}}
-    event |= {
-        "hook_event_name": "Stop",
-        "prompt": "go on",
-        "source": "startup",
-        "tool_name": "Edit",
-    }
+    event |= {"hook_event_name": "Stop", "prompt": "go on", "source": "startup"}
+    event["tool_name"] = "Edit"
     event |= {"file_path": f"{pair}/002-codex-review.ready", "event": "add", "tool_input": tool}
     note = {"pair": pair.name, "at": "2026-01-01T00:00:00+00:00", "reviewed": 1, "unchanged": True}
-    examples = {"settings": SETTINGS, "rsync": RSYNC, "toml": TOML, "mounts": [MOUNTS]}
+    examples = {"settings": SETTINGS, "rsync": (LISTED, COUNTED), "toml": (CONFIG, RULES)}
     at = "2026-01-01T00:00:00+00:00"
     return examples | {
         "artifact": contents(*(CORPUS / "good").glob("*.md"), *pair.glob("0*.md")),
@@ -375,6 +348,7 @@ def examples_of(ground):
         "reservation": [b'{"intent":"abc","seq":3,"status":"ready","owner":"1-2-3-4"}\n'],
         "sent": [b'{"intent":"abc","name":"001-claude-plan"}\n'],
         "tree": [json.dumps(note).encode()],
+        "mounts": [MOUNTS],
         "dotgit": [
             b"gitdir: /nowhere/.git/worktrees/x\n",
             b"[core]\n\tbare = no\n\tworktree = x\n",
@@ -531,7 +505,7 @@ def read_rsync(ground, case, dice):
     far.left, far.scratch, far.host, far.name = [], "/x", "host", "host:/x"
     far._remote = far.name
     far._rsync = lambda *_: case
-    entries = far.list(["- *"])
+    entries = far.listing(["- *"])
     for pair in relay.far_pairs(entries).values():
         assert relay.is_slug(pair.slug) and all(map(relay.travels, pair.names))
     for path in entries:
@@ -618,54 +592,20 @@ def round_trip(ground, case, dice):
 
 
 BLOCKS = (
-    *(
-        "```findings\n",
-        "~~~findings\n",
-        "```dispositions\n",
-        "```\n",
-        "~~~\n",
-        "````\n",
-        "## Next\n",
-    ),
-    *("blocker a.py:1 Boom\n", 'minor "a b":2 Text\n', "nit - x\n", "  detail\n", "4.1 fixed it\n"),
-    *("4.1 accepted\n", "999999999.1 refuted x\n", "major ", '"', "a:1-2 ", "\t", " ", "\n"),
-    *("> ```findings\n", "``` findings x\n"),
+    *("```findings\n", "~~~findings\n", "```dispositions\n", "```\n", "~~~\n", "````\n"),
+    *("## Next\n", "blocker a.py:1 Boom\n", 'minor "a b":2 Text\n', "nit - x\n", "  detail\n"),
+    *("4.1 fixed it\n", "4.1 accepted\n", "999999999.1 refuted x\n", "major ", '"', "a:1-2 ", "\t"),
+    *(" ", "\n", "> ```findings\n", "``` findings x\n"),
 )
 NAMES = (
     *("001", "000", "999", "-", ".", "claude", "codex", "plan", "review", ".md", ".md.sha256"),
     *(".json", ".ready", ".tmp", ".seen/", "_relay/", "/", "..", "_archive/", "session.json"),
-    *(
-        "CLOSED",
-        "1-2-3-4",
-        "99999999999-2-3-4",
-        "\u00b2-1-2-3",
-        "20260101-x",
-        "@",
-        "host",
-        "[",
-        "]",
-    ),
-    *("~", "*** Add File: ", "<a-b>", "relay: "),
+    *("CLOSED", "1-2-3-4", "99999999999-2-3-4", "\u00b2-1-2-3", "20260101-x", "@", "host", "["),
+    *("]", "~", "*** Add File: ", "<a-b>", "relay: "),
 )
 TIMES = (
-    *(
-        "1",
-        "0",
-        ".",
-        "30",
-        "m",
-        "h",
-        "d",
-        "s",
-        "-",
-        "e",
-        "9" * 400,
-        "nan",
-        "inf",
-        "\u0663",
-        "\u00b2",
-    ),
-    *("2026-01-01T00:00:00", "+00:00", "Z", "0001-01-01", "9999"),
+    *("1", "0", ".", "30", "m", "h", "d", "s", "-", "e", "9" * 400, "nan", "inf", "\u0663"),
+    *("\u00b2", "2026-01-01T00:00:00", "+00:00", "Z", "0001-01-01", "9999"),
 )
 KEY = "0" * 24
 # By name: how often, how a case is made, what reads it.
