@@ -526,7 +526,7 @@ def test_a_count_that_no_writer_of_ours_writes_is_none(relay, value):
 
 
 def a_document(dice, depth=0):
-    """A random JSON value; \ud800 before \udcff would become one character."""
+    """A random JSON value; a high surrogate before a low one would become one character."""
     words = [piece for piece in PIECES if piece != "\udcff"]
     kind = dice.randrange(2 if depth > 3 else 6)
     if kind == 0:
