@@ -113,6 +113,11 @@ def test_the_exit_codes_in_the_readme_are_the_programs(relay):
     assert listed == {getattr(relay, name) for name in names.split()}
 
 
+def test_the_documents_list_exactly_the_problems_that_doctor_reports(relay):
+    text = (SKILL.parent / "references/troubleshooting.md").read_text()
+    assert set(re.findall(r"(?m)^\| `([a-z]+\.[a-z-]+)` \|", text)) == set(relay.TROUBLES)
+
+
 def test_links_between_documents_lead_somewhere():
     for path in DOCUMENTS:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
