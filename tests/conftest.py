@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -205,15 +206,34 @@ class Stage:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
 
+    def places(self, text):
+        """Makes the places exist that the findings of a text name; git ignores the new files."""
+        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        names = r'(?m)^[-* ]*(?i:blocker|major|minor|nit):?[ \t]+("[^"\n]+"|[^\s"]\S*)'
+        for name in re.findall(names, text):
+            name = re.sub(r":[0-9-]*:?$", "", name.strip('"')).rstrip(":")
+            path = self.project / name
+            inside = name not in ("", "-") and ".." not in name and "\\" not in name
+            if inside and not name.startswith("/") and not os.path.lexists(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("line\n" * 2000)
+                exclude = self.project / ".git" / "info" / "exclude"
+                if exclude.parent.parent.is_dir():
+                    exclude.parent.mkdir(exist_ok=True)
+                    with exclude.open("a") as file:
+                        file.write(re.sub(r"([*?\[!# ])", r"\\\1", f"/{name}") + "\n")
+
     def send(self, author, kind, text="# Text\n", ask="look at it", *more) -> Done:
         """The second half of a turn; the file is new each time."""
         self.sent += 1
+        self.places(text)
         path = self.file(text, f"{kind}-{self.sent}.md")
         return self.ok(author, "send", "--kind", kind, "--file", path, "--next", ask, *more)
 
     def try_send(self, author, kind, text="# Text\n", *more) -> Done:
         """As `send`, which may be refused."""
         self.sent += 1
+        self.places(text)
         path = self.file(text, f"{kind}-{self.sent}.md")
         return self.run(author, "send", "--kind", kind, "--file", path, "--next", "go on", *more)
 
@@ -263,7 +283,6 @@ def dispositions(*lines):
 
 def reseal(pair, stem, change=lambda sidecar: None, text=lambda text: text):
     """Change a published artifact's sidecar and text, and make all of its hashes agree again."""
-    import re
 
     def write(path, content):
         path.chmod(0o600)

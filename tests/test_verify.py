@@ -27,7 +27,7 @@ def _a_story(stage):
     stage.send(
         "codex",
         "review",
-        findings("blocker a.py:1 One", "  detail", 'nit "a b.py":2 Two'),
+        findings("blocker a.py:1 One", "  detail", 'nit "a b.py":1 Two'),
         "go",
         "--verdict",
         "changes",

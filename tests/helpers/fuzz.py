@@ -238,7 +238,7 @@ class Ground:
         files = {"pay.py": "100644 " + "d" * 40}
         now = relay.ChangeSet("a" * 40, "b" * 40, "c" * 64, 1, files, {}, "e" * 16)
         self.change_set, self.monkeypatch = relay.change_set, monkeypatch
-        monkeypatch.setattr(relay, "change_set", lambda ctx, base: now)
+        monkeypatch.setattr(relay, "change_set", lambda *_: now)
 
     def pair(self):
         return self.relay.Ledger(self.ctx, self.project).find(self.slug)
