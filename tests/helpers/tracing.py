@@ -64,17 +64,19 @@ def needs_strace():
 
 
 class Copy(Stage):
-    """A copy of a prepared stage; files to send stay the ones of the original, for their inode is part of the intent."""
+    """A copy of a prepared stage, with a home of its own; files to send stay the ones of the original, for their inode is part of the intent."""
 
     def __init__(self, original: Stage, folder: pathlib.Path):
         self.folder = original.folder
-        self.home = original.home
-        self.project = folder
-        self.shared = folder / ".shared"
-        shutil.copytree(original.project, folder, symlinks=True)
+        self.place = folder
+        self.home = folder / "home"
+        self.project = folder / "project"
+        self.shared = self.project / ".shared"
+        shutil.copytree(original.project, self.project, symlinks=True)
+        shutil.copytree(original.home, self.home, symlinks=True)
 
     def discard(self):
-        shutil.rmtree(self.project, ignore_errors=True)
+        shutil.rmtree(self.place, ignore_errors=True)
 
     def names(self):
         """Every file and folder of the ledger."""
@@ -155,7 +157,7 @@ class Tracer:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def points(self, stage, author, words, *injections, stdout=True) -> list[Point]:
-        """Every call that changes the ledger, and the one that prints, in a dry run of the command."""
+        """Every call that changes the project or the home, and the one that prints, in a dry run of the command."""
         log = self.folder / "dry-run"
         done = self.run(stage, author, words, *injections, log=log)
         assert done.code == 0, done
@@ -170,16 +172,10 @@ class Tracer:
                 r"O_WRONLY|O_RDWR|O_CREAT", rest
             )
             prints = call == "write" and rest.startswith("1<")
-            if not reads_only and ("/.shared" in rest or (prints and stdout)):
-                found.append(
-                    Point(
-                        call,
-                        counts[call],
-                        "stdout"
-                        if prints
-                        else rest.partition("/.shared")[2].split('"')[0].split(">")[0],
-                    )
-                )
+            place = re.search(f'{re.escape(str(stage.place))}/([^">]*)', rest)
+            if not reads_only and (place or (prints and stdout)):
+                what = "stdout" if prints else place[1]
+                found.append(Point(call, counts[call], what))
         assert found
         return found
 
@@ -223,6 +219,8 @@ def in_parallel(work, items):
 def sound(stage):
     """Checks, without relay's help, that whatever has a `.ready` is whole and matches its hashes."""
     for ready in stage.shared.rglob("*.ready"):
+        if "/.doctor." in str(ready):  # A scratch ledger that is being removed.
+            continue
         text = ready.with_suffix(".md").read_bytes()
         sums = ready.with_suffix(".md.sha256").read_text()
         assert sums.split()[0] == hashlib.sha256(text).hexdigest(), f"{ready.stem} is torn"
