@@ -205,11 +205,11 @@ class Stage:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
 
-    def send(self, author, kind, text="# Text\n", ask="look at it", *more) -> Done:
+    def send(self, author, kind, text="# Text\n", ask="look at it", *more, **env) -> Done:
         """The second half of a turn; the file is new each time."""
         self.sent += 1
         path = self.file(text, f"{kind}-{self.sent}.md")
-        return self.ok(author, "send", "--kind", kind, "--file", path, "--next", ask, *more)
+        return self.ok(author, "send", "--kind", kind, "--file", path, "--next", ask, *more, **env)
 
     def try_send(self, author, kind, text="# Text\n", *more) -> Done:
         """As `send`, which may be refused."""

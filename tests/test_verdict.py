@@ -621,7 +621,13 @@ class Search:
             o.findings[key][2] = verb
         allowed = verdict != "approve" or o.may_approve(author, found, not_run)
         done = tried(
-            self.stage, author, kind, body, *(["--verdict", verdict] if verdict else []), *not_run
+            self.stage,
+            author,
+            kind,
+            body,
+            *(["--verdict", verdict] if verdict else []),
+            *not_run,
+            RELAY_AUTO_ROUND_CAP="0",
         )
         assert (done.code == 0) is allowed, (self.story, allowed, done)
         if not allowed:
