@@ -183,7 +183,7 @@ def finished(case, copy, words, over=False):
     return copy.names(), copy.texts()
 
 
-SAYS_IT_IS_DONE = ("this instance is not bound to a pair",)
+SAYS_IT_IS_DONE = ("this instance is not bound to a pair", "is closed already")
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["links", "links-refused"])
