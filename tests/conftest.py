@@ -31,6 +31,8 @@ SESSIONS = {
     "claude": {"CLAUDE_CODE_SESSION_ID": "session-of-claude"},
     "codex": {"CODEX_THREAD_ID": "thread-of-codex"},
 }
+# How many times more the slow tests try of what they only sample; 8 tries nearly everything.
+MORE = int(os.environ.get("RELAY_TEST_MORE", "1"))
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
 
 
@@ -244,6 +246,11 @@ class Stage:
         paths = self.shared.rglob("*")
         left = [p for p in paths if p.name.endswith(".tmp") or p.parent.name in (".seq", ".draft")]
         return sorted(str(path.relative_to(self.shared)) for path in left)
+
+
+def seeds(first, count):
+    """Seeds from `first` on, for tests of random histories."""
+    return range(first, first + count * MORE)
 
 
 def sidecar(pair, number):

@@ -150,7 +150,9 @@ def test_git_that_hangs_is_stopped_and_the_send_goes_on_without_a_tree(stage, mo
 @pytest.mark.slow
 def test_a_stopped_holder_of_the_lock_is_waited_for_and_then_named(stage):
     pair, script = stage.open_pair(), quick(stage, LOCK_WAIT_S=1.0)
-    hold = "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], 66), 2); print(flush=True)"
+    hold = (
+        "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], 66), 2); print(flush=True)"
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", f"{hold}; time.sleep(600)", pair / ".lock"], stdout=subprocess.PIPE
     )

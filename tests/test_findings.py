@@ -7,7 +7,7 @@ import random
 import shutil
 
 import pytest
-from conftest import RELAY
+from conftest import RELAY, seeds
 from helpers.blocks import asked, dispositions, findings, lines_of, prepared, sidecar, states, tried
 
 # ---- grammar: a finding
@@ -848,7 +848,7 @@ def any_order_folds_to_one_state(stage, seed, turns):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 32))
+@pytest.mark.parametrize("seed", seeds(2, 6))
 def test_many_histories_fold_to_one_state_in_whatever_order_files_arrive(stage, seed):
     any_order_folds_to_one_state(stage, seed, 30)
 

@@ -11,7 +11,7 @@ import stat
 import time
 
 import pytest
-from conftest import RELAY
+from conftest import MORE, RELAY
 from helpers.blocks import findings, sidecar
 from helpers.tracing import (
     LINKS_REFUSED,
@@ -119,6 +119,11 @@ def send(stage, *more):
     return ["send", "--kind", "review", "--file", BODY(stage), "--next", "mend it", *more]
 
 
+def sampled(points, step):
+    """Every `step`-th point from the last one back; more of them with RELAY_TEST_MORE."""
+    return points[:: -max(1, step // MORE)]
+
+
 CASES = {
     "send": Case("codex", "claude", asked, send),
     "send_the_first": Case("claude", "codex", pair, send),
@@ -202,6 +207,7 @@ def test_killed_at_any_call_and_run_again_it_ends_as_if_undisturbed(stage, tmp_p
         if not (refused and p.call.startswith("link"))
         and not (name == "claim" and p.what == "stdout")
     ]
+    points = sampled(points, 4) if refused else points
     with links_refused(refused):
         copy = Copy(stage, tmp_path / "undisturbed")
         wanted = finished(case, copy, case.words(copy))
@@ -252,7 +258,7 @@ def test_killed_twice_in_a_row_a_send_still_ends_in_one_artifact(stage, tmp_path
     dry = Copy(stage, tmp_path / "dry")
     points = tracer.points(dry, "codex", send(dry))
     dice = random.Random(2)
-    pairs = [(n, dice.choice(points), dice.choice(points)) for n in range(40)]
+    pairs = [(n, dice.choice(points), dice.choice(points)) for n in range(20 * MORE)]
 
     def killed(pair):
         n, first, second = pair
@@ -399,6 +405,7 @@ def test_a_review_killed_at_any_call_and_sent_again_has_its_whole_record_once(
     dry = Copy(stage, tmp_path / "dry")
     points = tracer.points(dry, "codex", case.words(dry), *more)
     points = [p for p in points if not (refused and p.call.startswith("link"))]
+    points = sampled(points, 4) if refused else points
     with links_refused(refused):
         copy = Copy(stage, tmp_path / "undisturbed")
         wanted = finished(case, copy, case.words(copy))
@@ -468,6 +475,7 @@ def test_a_run_killed_at_any_call_leaves_at_most_an_unfinished_record_that_is_ca
     words = ["run", "--", "true", "one"]
     points = tracer.points(Copy(stage, tmp_path / "dry"), "codex", words, *more, stdout=False)
     points = [p for p in points if not (refused and p.call.startswith("link"))]
+    points = sampled(points, 4) if refused else points
 
     def killed(point):
         copy = Copy(stage, tmp_path / f"{point.call}-{point.k}")
@@ -719,6 +727,7 @@ def any_call_may_fail(stage, tmp_path, name, error, *more):
         for p in tracer.points(dry, case.author, case.words(dry), *more, stdout=False)
         if p.call in calls
     ]
+    points = sampled(points, 1 if error == "ENOSPC" and not more else 4)
     with links_refused(bool(more)):
         copy = Copy(stage, tmp_path / "undisturbed")
         wanted = finished(case, copy, case.words(copy))

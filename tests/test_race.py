@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import RELAY, SCRIPT, SESSIONS
+from conftest import MORE, RELAY, SCRIPT, SESSIONS
 from helpers.tracing import doctor_is_content, sound
 
 # A process that types commands as fast as it can. Its hands are unsteady: before any call that touches
@@ -162,9 +162,10 @@ def everything_arrived(stage, processes, count):
 )
 def test_sixteen_processes_of_two_authors_publish_400_turns(stage, refuse_links):
     stage.open_pair()
-    plays = [("claude" if n % 2 else "codex", turns_of(stage, n, 25, "both")) for n in range(16)]
+    turns = min(25, 6 * MORE) if refuse_links else 25
+    plays = [("claude" if n % 2 else "codex", turns_of(stage, n, turns, "both")) for n in range(16)]
     all_well(race(stage, plays, 0.01, refuse_links))
-    everything_arrived(stage, 16, 25)
+    everything_arrived(stage, 16, turns)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_four_processes_of_two_authors_take_no_number_twice(stage, refuse_links)
     [False, pytest.param(True, marks=pytest.mark.slow)],
     ids=["links", "links-refused"],
 )
-@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(8 * MORE, marks=pytest.mark.slow)])
 def test_the_same_file_sent_by_eight_processes_at_once_becomes_one_artifact(
     stage, rounds, refuse_links
 ):
