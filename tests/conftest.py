@@ -32,6 +32,8 @@ SESSIONS = {
     "claude": {"CLAUDE_CODE_SESSION_ID": "session-of-claude"},
     "codex": {"CODEX_THREAD_ID": "thread-of-codex"},
 }
+# How many times more the slow tests try of what they only sample; 8 tries nearly everything.
+MORE = int(os.environ.get("RELAY_TEST_MORE", "1"))
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
 
 
@@ -223,12 +225,12 @@ class Stage:
                     with exclude.open("a") as file:
                         file.write(re.sub(r"([*?\[!# ])", r"\\\1", f"/{name}") + "\n")
 
-    def send(self, author, kind, text="# Text\n", ask="look at it", *more) -> Done:
+    def send(self, author, kind, text="# Text\n", ask="look at it", *more, **env) -> Done:
         """The second half of a turn; the file is new each time."""
         self.sent += 1
         self.places(text)
         path = self.file(text, f"{kind}-{self.sent}.md")
-        return self.ok(author, "send", "--kind", kind, "--file", path, "--next", ask, *more)
+        return self.ok(author, "send", "--kind", kind, "--file", path, "--next", ask, *more, **env)
 
     def try_send(self, author, kind, text="# Text\n", *more) -> Done:
         """As `send`, which may be refused."""
@@ -264,6 +266,11 @@ class Stage:
         paths = self.shared.rglob("*")
         left = [p for p in paths if p.name.endswith(".tmp") or p.parent.name in (".seq", ".draft")]
         return sorted(str(path.relative_to(self.shared)) for path in left)
+
+
+def seeds(first, count):
+    """Seeds from `first` on, for tests of random histories."""
+    return range(first, first + count * MORE)
 
 
 def sidecar(pair, number):

@@ -133,8 +133,6 @@ LOOKING = (
     "statusline doctor",
     "watch",
     "watch --all",
-    "completion bash",
-    "complete show",
     "help topics",
 )
 

@@ -15,7 +15,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import RELAY, SCRIPT, reseal
+from conftest import MORE, RELAY, SCRIPT, reseal
 
 CANARY = "FORGED"
 ATTACKS = [
@@ -323,7 +323,7 @@ def test_no_command_lets_peer_text_out_of_its_fence_and_quotes(stage, shift):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shift", range(2, len(ATTACKS)))
+@pytest.mark.parametrize("shift", range(2, len(ATTACKS), max(1, 6 // MORE)))
 def test_no_command_lets_any_peer_text_out_of_its_fence_and_quotes(stage, shift):
     try_all(stage, shift)
 

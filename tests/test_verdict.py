@@ -6,7 +6,7 @@ import random
 import re
 
 import pytest
-from conftest import RELAY
+from conftest import RELAY, seeds
 from helpers.blocks import PEER, dispositions, findings, forge, prepared, sidecar, tried
 
 FILES = "reviewed.py", "more.py"
@@ -621,7 +621,13 @@ class Search:
             o.findings[key][2] = verb
         allowed = verdict != "approve" or o.may_approve(author, found, not_run)
         done = tried(
-            self.stage, author, kind, body, *(["--verdict", verdict] if verdict else []), *not_run
+            self.stage,
+            author,
+            kind,
+            body,
+            *(["--verdict", verdict] if verdict else []),
+            *not_run,
+            RELAY_AUTO_ROUND_CAP="0",
         )
         assert (done.code == 0) is allowed, (self.story, allowed, done)
         if not allowed:
@@ -682,7 +688,7 @@ def test_no_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 14))
+@pytest.mark.parametrize("seed", seeds(1, 4))
 def test_no_long_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
     search = Search(stage, seed)
     for _ in range(150):

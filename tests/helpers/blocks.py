@@ -53,7 +53,7 @@ def asked(stage):
     return prepared(stage, _asked)
 
 
-def tried(stage, author, kind, text, *more):
+def tried(stage, author, kind, text, *more, **env):
     """A send that may be refused; the file is new each time."""
     stage._tries = getattr(stage, "_tries", 0) + 1
     return stage.run(
@@ -66,6 +66,7 @@ def tried(stage, author, kind, text, *more):
         "--next",
         "go on",
         *more,
+        **env,
     )
 
 

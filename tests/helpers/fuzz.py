@@ -497,6 +497,8 @@ def read_number(ground, case, dice):
             relay.parse((*words, text))
         except relay.Refusal as problem:
             assert relay.visible(problem.message) == problem.message
+        except SystemExit as ended:  # It asked for help.
+            assert "-h" in text and ended.code == 0
 
 
 def read_rsync(ground, case, dice):
