@@ -81,7 +81,7 @@ CAUGHT = [
     ("telegram-token", made("D10") + ":A" + "A" + made("A33")),
     *(("url-password", f"{at}Wq8" + "zR3vT@db.internal/x") for at in ("pg://app:", "redis://:")),
     *(("url-password", f"https://me:{p}@git.company.io") for p in ("hun" + "ter2", "%40Wq8" + "z")),
-    ("url-password", "amqp://me@corp.io:Wq8" + "zR3v%40T@mq"),
+    ("url-password", "amqp://me@corp.io:Wq8" + "zR3v%40T@mq.corp.io"),
     ("url-password", "mongodb+srv://u:Wq8" + "zR3vT@${HOST}/x"),
     ("bearer-token", "Authorization: Bea" + f"rer {made('A32')}"),
     ("bearer-token", '"bea' + f'rer {made("H40")}"'),
@@ -383,12 +383,12 @@ def test_other_texts_that_are_kept_are_searched(stage, words):
 def test_a_run_with_secrets_is_kept_without_them_and_names_their_kinds(stage):
     path = stage.open_pair()
     password, bearer = "Wq8" + "zR3vT", "Authorization: Bea" + f"rer {made('A32')}"
-    lines = f"a {GITHUB} b", f"postgres://app:{password}@db/x", key_block(), "end"
+    lines = f"a {GITHUB} b", f"postgres://app:{password}@db.internal/x", key_block(), "end"
     program = "print('''" + "\n".join(lines) + "''')"
     stage.ok("codex", "run", "--", sys.executable, "-c", program, f"--header={bearer}", AWS)
     stage.send("codex", "note")
     (run,) = json.loads((path / "001-codex-note.json").read_text())["evidence"]
-    shown = "postgres://app:[secret:url-password]@db/x", "[secret:private-key]", "end", ""
+    shown = "postgres://app:[secret:url-password]@db.internal/x", "[secret:private-key]", "end", ""
     assert run["tail"].split("\n") == ["a [secret:github-token] b", *shown]
     header = "--header=Authorization: Bearer [secret:bearer-token]"
     assert run["argv"][-2:] == [header, "[secret:aws-access-key]"]
