@@ -137,3 +137,50 @@ def test_an_issue_directory_that_cannot_be_written_is_refused_with_the_way_out(s
     blocked.write_text("")
     done = stage.refused("claude", "issue", "add", "--title", "t", RELAY_ISSUES_DIR=f"{blocked}/x")
     assert "RELAY_ISSUES_DIR" in done.err
+
+
+def test_preflight_says_of_a_file_system_what_it_tried(stage, monkeypatch):
+    """A check that is reported as passed was made: each of these faults changes one row."""
+    stage.open_pair()
+
+    def rows():
+        checks = stage.run("claude", "preflight", "--json").json["checks"]
+        return {row["name"]: (row["status"], row["detail"]) for row in checks}
+
+    sound = rows()
+    names = ("tmp_rename", "mtime_monotonic", "symlink_ops", "sha256_stable", "fsync_readback")
+    assert all(sound[f"fs.{name}"] == ("pass", "ok") for name in names)
+
+    def no_links(*_, **__):
+        raise OSError(95, "Operation not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", no_links)
+        assert "no hard links" in rows()["fs.symlink_ops"][1]
+    real = os.lstat
+
+    class Back:
+        """The status of a file whose times run backwards."""
+
+        def __init__(self, status):
+            self.status = status
+
+        def __getattr__(self, name):
+            return 0.0 if name == "st_mtime" else getattr(self.status, name)
+
+    def lstat(path, **more):
+        status = real(path, **more)
+        return Back(status) if ".probe." in str(path) and str(path).endswith(".tmp") else status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", lstat)
+        changed = rows()
+    assert changed["fs.mtime_monotonic"][0] == "warn"
+    assert changed["fs.tmp_rename"] == sound["fs.tmp_rename"]
+
+
+def test_a_repository_that_git_refuses_is_not_called_untracked(stage):
+    stage.open_pair()
+    (stage.project / ".git/config").write_text("[broken\n")
+    checks = stage.run("claude", "preflight", "--json").json["checks"]
+    assert {row["name"]: row["status"] for row in checks}["ledger.tracked"] == "warn"
