@@ -184,3 +184,17 @@ def test_a_repository_that_git_refuses_is_not_called_untracked(stage):
     (stage.project / ".git/config").write_text("[broken\n")
     checks = stage.run("claude", "preflight", "--json").json["checks"]
     assert {row["name"]: row["status"] for row in checks}["ledger.tracked"] == "warn"
+
+
+def test_of_many_problems_of_one_kind_the_first_few_are_shown(stage):
+    pair = stage.open_pair()
+    then = time.time() - 9 * 3600
+    for number in range(12):
+        litter = pair / f".left.{number:08}.tmp"
+        litter.write_text("x")
+        os.utime(litter, (then, then))
+    done = stage.run("claude", "doctor")
+    assert done.out.count(".left.") == 5 and "7 more of litter.stopped" in done.out
+    done = stage.run("claude", "doctor", "--verbose")
+    assert done.out.count(".left.") == 12 and "more of" not in done.out
+    assert done.out.startswith("12 warnings: 1 pair, ")
