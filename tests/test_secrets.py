@@ -365,6 +365,24 @@ def test_each_line_is_named_and_in_order():
 
 
 UNITS = (
+    *(
+        "glpat-",
+        "xoxb-1-",
+        "xoxb-123456-",
+        "key-",
+        "dp.st.",
+        "1//0",
+        "eyJ.",
+        "0" * 32 + "-",
+        "a" * 64 + "-",
+    ),
+    *(
+        "A3-ABCDEF-",
+        "hooks.slack.com/services/",
+        "SENTRY_AUTH_TOKEN=",
+        "12345678",
+        "eyJ" + "a" * 20 + ".",
+    ),
     *("ghp_", "(ghp_", "://:@", "a://b:c@", "sk-", ".sk-", "MT", "(MT", "12345678:AA", "Bearer "),
     *("bearer:", "Basic dXNlcjpw ", "-----BEGIN ", BEGIN, "Private-Lines: ", "sig=", "\n", "A"),
     *("://" + "a" * 297, "a" * 76 + "AZDO", "%ghp_", "\\nghp_", "Bearer " + "a1B" * 7 + " "),
