@@ -65,6 +65,40 @@ def test_an_agent_that_ignores_what_waits_is_asked_once_and_may_then_stop(scene,
     assert trail.count("goes on for 001") == 1 and trail.count("may end") == 1
 
 
+CODEXS = "01a00000-0000-7000-8000-000000000001"
+
+
+@pytest.mark.parametrize("at_work", ["a wait", "a sub-agent"])
+def test_a_turn_ends_while_a_wait_starts_or_a_sub_agent_works_on_what_waits(scene, at_work):
+    """Its end brings Claude Code back, and then what is still unanswered is said, once."""
+    scene.relay("init")
+    scene.relay("hooks", "install", "--target", "claude")
+    relay = scene.relays["claude"]
+    scene.as_agent("codex", "bootstrap", "--topic", "t", session=CODEXS)
+    if at_work == "a sub-agent":
+        file = scene.file("# Text\n\n## Next\nLook.\n")
+        scene.as_agent("codex", "send", "--kind", "plan", "--file", file, session=CODEXS)
+    sub = {"description": "answer", "prompt": "SUBTASK", "subagent_type": "general-purpose"}
+
+    def part(turns):
+        calls = calls_of(turns)
+        if any("SUBTASK" in turn.text for turn in turns if turn.kind == "user"):
+            return {"say": "the sub-agent is done", "delay": 2}
+        if not calls:
+            return f"{relay} next"
+        if len(calls) == 1 and at_work == "a wait":
+            return {"sh": f"sleep 1; {relay} next --wait 2", "run_in_background": True}
+        if len(calls) == 1:
+            return {"tool": "Agent", "input": {**sub, "run_in_background": True}}
+        return {"say": "I stop."}
+
+    assert scene.claude("go", part=part, seconds=60).code == 0
+    trail = (scene.shared / "_relay/hook-trail.log").read_text().splitlines()
+    stops = [line.split(" ", 4)[4] for line in trail if " Stop " in line]
+    said = "goes on for 000-parked" if at_work == "a wait" else "goes on for 001-unanswered"
+    assert stops == [f"may end: {at_work} is at work", said, "may end"], trail
+
+
 OLD = "#!/bin/sh\necho 'usage: relay [-h] {init,claim} ...' >&2\necho \"relay: error: argument command: invalid choice: 'hook'\" >&2\nexit 2\n"
 
 
