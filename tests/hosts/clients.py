@@ -246,8 +246,10 @@ class Scene:
             for pid in self._daemons():
                 with contextlib.suppress(OSError):
                     os.kill(pid, number)
-            if self._daemons():
-                time.sleep(0.5)
+            for _ in range(20):
+                if not self._daemons():
+                    break
+                time.sleep(0.05)
         self.model.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -385,5 +387,8 @@ class Terminal:
                 break
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int(pid), number)
-            time.sleep(0.5)
+            for _ in range(20):
+                if not pathlib.Path(f"/proc/{pid or 0}").exists():
+                    break
+                time.sleep(0.05)
         self._call("kill-server")

@@ -1,7 +1,9 @@
 """Hooks end by themselves, and a relay that is missing, broken or slow changes nothing for its host."""
 
 import json
+import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -114,24 +116,30 @@ def test_a_relay_that_is_not_well_changes_nothing_for_its_host(scene, what):
         broken = {"old": OLD, "torn": text[:9000], "slow": "#!/bin/sh\nsleep 60\n"}[what]
         relay.write_text(broken)
         relay.chmod(0o755)
-    for host in ("claude", "codex"):
+    if what == "slow":
+        for path in (".claude/settings.json", ".codex/hooks.json"):
+            settings = scene.home / path
+            shorter = re.sub('"timeout": [35]', '"timeout": 1', settings.read_text())
+            settings.write_text(shorter)
+            assert shorter.count('"timeout": 1') >= 5
+
+    def goes_through(host):
+        made = scene.project / f"made-by-{host}.txt"
         part = [
-            {"tool": "Write", "input": {"file_path": str(scene.project / "made.txt"), "content": "x"}} if host == "claude"
-            else {"patch": "*** Begin Patch\n*** Add File: made.txt\n+x\n*** End Patch"},
+            {"tool": "Write", "input": {"file_path": str(made), "content": "x"}} if host == "claude"
+            else {"patch": f"*** Begin Patch\n*** Add File: {made.name}\n+x\n*** End Patch"},
             {"say": "all is well"},
         ]  # fmt: skip
         run = scene.claude if host == "claude" else scene.codex
         done = run("go", part=part, seconds=80)
         assert done.code == 0 and "all is well" in done.out, done
-        assert (scene.project / "made.txt").exists()
-        (scene.project / "made.txt").unlink()
-        assert "usage: relay" not in scene.model.of(host)[-1].text, (
-            "not even its words come through"
-        )
-        assert (
-            len([r for r in scene.model.of(host) if isinstance(r.step, dict) and "say" in r.step])
-            == 1
-        ), "no turn goes on"
+        assert made.exists()
+        shown = scene.model.of(host)[-1].text
+        assert "usage: relay" not in shown, "not even its words come through"
+        assert scene.model.ended_turns(host) == 1, "no turn goes on"
+
+    with ThreadPoolExecutor() as both:
+        list(both.map(goes_through, ("claude", "codex")))
 
 
 def test_untrusted_codex_hooks_do_not_run_and_are_reported(scene):
