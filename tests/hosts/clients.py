@@ -381,7 +381,6 @@ class Terminal:
 
     def close(self):
         pid = self._call("display-message", "-p", "-t", "s", "#{pane_pid}").strip()
-        self.keys("C-c", "C-c", "C-d")
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._call("display-message", "-p", "-t", "s", "#{pane_dead}").strip() in ("1", ""):
                 break
