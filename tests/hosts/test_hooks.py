@@ -56,6 +56,7 @@ def test_an_agent_that_ignores_what_waits_is_asked_once_and_may_then_stop(scene,
         else scene.codex("go", part=sends_meanwhile, seconds=60)
     )
     assert done.code == 0 and time.monotonic() - begun < 30
+    assert "timeout" not in done.err, "Codex takes no more than 3 s for the end of a session"
     said = [
         request
         for request in scene.model.of(host)
