@@ -239,6 +239,16 @@ class Stage:
         path = self.file(text, f"{kind}-{self.sent}.md")
         return self.run(author, "send", "--kind", kind, "--file", path, "--next", "go on", *more)
 
+    def link_skill(self) -> dict[str, str]:
+        """Symlinks to this checkout among the user's own skills; how each host types relay then."""
+        relays = {}
+        for host, place in (("claude", ".claude"), ("codex", ".agents")):
+            link = self.home / place / "skills/agent-relay"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(SCRIPT.parent.parent)
+            relays[host] = f"{link}/bin/relay"
+        return relays
+
     def open_pair(self, topic="demo") -> pathlib.Path:
         """A pair that claude opened and codex joined."""
         slug = self.ok("claude", "bootstrap", "--topic", topic).out.split()[0]
