@@ -19,6 +19,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.snapshots import remembering
 
 sys.dont_write_bytecode = True
 # A shell lets what it starts in the background ignore an interrupt; tests of interrupts need it.
@@ -93,7 +94,7 @@ class _Captured(io.StringIO):
         return self.buffer.getvalue().decode("utf-8", "surrogateescape") + self.getvalue()
 
 
-_TEMPLATE: list[pathlib.Path] = []  # One repository, copied for each test.
+_TEMPLATE: dict[str, bytes | None] = {}  # One repository: its files, and its directories.
 
 
 class Stage:
@@ -107,9 +108,12 @@ class Stage:
         self.sent = 0
         self.home.mkdir(parents=True)
         self.project.mkdir()
-        if _TEMPLATE:
-            shutil.copytree(_TEMPLATE[0], self.project, dirs_exist_ok=True)
-        else:
+        for name, content in _TEMPLATE.items():
+            if content is None:
+                os.mkdir(f"{self.project}/{name}")
+            else:
+                pathlib.Path(self.project, name).write_bytes(content)
+        if not _TEMPLATE:
             self.git("init", "-q", "-b", "main", "--template=")
             self.git("commit", "-q", "--allow-empty", "-m", "start")
 
@@ -292,13 +296,36 @@ def relay():
 
 @pytest.fixture(scope="session", autouse=True)
 def template(tmp_path_factory):
-    _TEMPLATE.append(Stage(tmp_path_factory.mktemp("template")).project)
+    project = Stage(tmp_path_factory.mktemp("template")).project
+    shutil.rmtree(project / ".git" / "logs")
+    for path in sorted(project.rglob("*")):
+        _TEMPLATE[str(path.relative_to(project))] = path.read_bytes() if path.is_file() else None
+
+
+REAL = RELAY.Snapshot._read, RELAY.prove_publishing
+REMEMBERED = remembering(RELAY, PATH)
 
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
+    """A stage without what takes most of the time and proves nothing new in each test: waiting for
+    the disk, git asked again about a tree it knows, and doctor's proof that publishing works.
+    Processes of their own do all of it."""
     monkeypatch.setenv("HOME", "/nonexistent/the-real-home-is-off-limits")
     monkeypatch.setenv("TZ", "UTC")
-    # Waiting for the disk is half of a test's time. Processes of their own do wait.
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(RELAY.Snapshot, "_read", REMEMBERED)
+    monkeypatch.setattr(RELAY, "prove_publishing", lambda scratch, ctx: ("", 1.0))
     return Stage(tmp_path)
+
+
+@pytest.fixture
+def real_git(stage, monkeypatch):
+    """Git is asked for every snapshot."""
+    monkeypatch.setattr(RELAY.Snapshot, "_read", REAL[0])
+
+
+@pytest.fixture
+def real_proof(stage, monkeypatch):
+    """Doctor publishes and waits, in processes of its own."""
+    monkeypatch.setattr(RELAY, "prove_publishing", REAL[1])
