@@ -15,10 +15,12 @@ import io
 import json
 import os
 import pathlib
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
+import traceback
 
 import pytest
 from helpers.snapshots import remembering
@@ -109,6 +111,33 @@ class Done:
         return f"Done({self.code}, {self.out!r}, {self.err!r})"
 
 
+def forked(function, *given):
+    """Calls a function in a copy of this process. What it returns waits for the result."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.close(reading)
+            result = pickle.dumps(function(*given))
+            with open(writing, "wb") as file:
+                file.write(result)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+
+    def ended():
+        with open(reading, "rb") as file:
+            result = file.read()
+        assert os.waitpid(child, 0)[1] == 0, "the copy failed; its traceback is on stderr"
+        return pickle.loads(result)
+
+    return ended
+
+
 class _Captured(io.StringIO):
     def __init__(self):
         super().__init__()
@@ -181,10 +210,10 @@ class Stage:
         )
         return done.stdout.strip()
 
-    def run(self, author, *words, cwd=None, stdin=b"", **more) -> Done:
+    def run(self, author, *words, cwd=None, stdin=b"", umask=0o022, **more) -> Done:
         """Type a command as `author`, in this process, with a sealed environment."""
         out, err = _Captured(), _Captured()
-        kept = dict(os.environ), os.getcwd(), sys.stdout, sys.stderr, os.umask(0o022), os.dup(0)
+        kept = dict(os.environ), os.getcwd(), sys.stdout, sys.stderr, os.umask(umask), os.dup(0)
         reading, writing = os.pipe()
         os.write(writing, stdin)
         os.close(writing)
