@@ -16,10 +16,12 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 import traceback
 
 import pytest
@@ -147,17 +149,42 @@ class _Captured(io.StringIO):
         return self.buffer.getvalue().decode("utf-8", "surrogateescape") + self.getvalue()
 
 
-def set_environ(env):
-    """As clear and update, which take a millisecond."""
-    for name in [*os.environ]:
-        if name not in env:
-            del os.environ[name]
-    for name, value in env.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+def set_environ(wanted):
+    """As clear and update of os.environ, which take a millisecond. Returns what was there."""
+    held = os.environ._data
+    before = dict(held)
+    for name in before.keys() - wanted.keys():
+        os.unsetenv(name)
+        del held[name]
+    for name, value in wanted.items() - before.items():
+        os.putenv(name, value)
+        held[name] = value
+    return before
 
 
-_TEMPLATE: dict[str, bytes | None] = {}  # One repository: its files, and its directories.
+def read_tree(root):
+    """The files and (None) the directories below."""
+    paths = sorted(root.rglob("*"))
+    return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in paths}
+
+
+def write_tree(root, tree, umask=0o022):
+    before = os.umask(umask)
+    root.mkdir(exist_ok=True)
+    for name, content in tree.items():
+        if content is None:
+            os.mkdir(f"{root}/{name}")
+        else:
+            with open(f"{root}/{name}", "xb") as file:
+                file.write(content)
+    os.umask(before)
+
+
+_TEMPLATE: dict[str, bytes | None] = {}  # A repository with one commit.
+_OPENED: dict[
+    tuple[str, str], tuple[str, dict[str, bytes | None]]
+] = {}  # Ledgers by topic and day.
+STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
 
 class Stage:
@@ -171,11 +198,7 @@ class Stage:
         self.sent = 0
         self.home.mkdir(parents=True)
         self.project.mkdir()
-        for name, content in _TEMPLATE.items():
-            if content is None:
-                os.mkdir(f"{self.project}/{name}")
-            else:
-                pathlib.Path(self.project, name).write_bytes(content)
+        write_tree(self.project, _TEMPLATE)
         if not _TEMPLATE:
             self.git("init", "-q", "-b", "main", "--template=")
             self.git("commit", "-q", "--allow-empty", "-m", "start")
@@ -213,24 +236,25 @@ class Stage:
     def run(self, author, *words, cwd=None, stdin=b"", umask=0o022, **more) -> Done:
         """Type a command as `author`, in this process, with a sealed environment."""
         out, err = _Captured(), _Captured()
-        kept = dict(os.environ), os.getcwd(), sys.stdout, sys.stderr, os.umask(umask), os.dup(0)
+        kept = os.getcwd(), sys.stdout, sys.stderr, os.umask(umask), os.dup(0)
         reading, writing = os.pipe()
         os.write(writing, stdin)
         os.close(writing)
         os.dup2(reading, 0)
         os.close(reading)
+        env = {os.fsencode(k): os.fsencode(v) for k, v in self.env(author, **more).items()}
+        before = set_environ(env)
         try:
-            set_environ(self.env(author, **more))
             os.chdir(cwd or self.project)
             sys.stdout, sys.stderr = out, err
             code = RELAY.main([str(word) for word in words], str(SCRIPT))
         finally:
-            set_environ(kept[0])
-            os.chdir(kept[1])
-            sys.stdout, sys.stderr = kept[2], kept[3]
-            os.umask(kept[4])
-            os.dup2(kept[5], 0)
-            os.close(kept[5])
+            set_environ(before)
+            os.chdir(kept[0])
+            sys.stdout, sys.stderr = kept[1], kept[2]
+            os.umask(kept[3])
+            os.dup2(kept[4], 0)
+            os.close(kept[4])
         return Done(code, out.text(), err.text())
 
     def ok(self, author, *words, **more) -> Done:
@@ -282,10 +306,33 @@ class Stage:
         return self.run(author, "send", "--kind", kind, "--file", path, "--next", "go on", *more)
 
     def open_pair(self, topic="demo") -> pathlib.Path:
-        """A pair that claude opened and codex joined."""
+        """A pair that claude opened and codex joined. The first of its kind is; of the others, the
+        files are written as it left them."""
+        made = topic, time.strftime("%Y%m%d", time.gmtime())
+        usual = self.untouched()
+        if usual and made in _OPENED:
+            now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()).encode()
+            slug, files = _OPENED[made]
+            write_tree(self.shared, {n: c and STAMP.sub(now, c) for n, c in files.items()}, 0o077)
+            return self.shared / slug
         slug = self.ok("claude", "bootstrap", "--topic", topic).out.split()[0]
         self.ok("codex", "next")
+        if usual:
+            _OPENED[made] = slug, read_tree(self.shared)
         return self.shared / slug
+
+    def untouched(self):
+        """Whether nothing was done yet in this project and nothing is special about it."""
+        git = self.project / ".git"
+        told = "HEAD", "config", "refs/heads/main"
+        return (
+            "env" not in vars(self)
+            and {RELAY.host_process.__module__, RELAY._ancestors.__module__} == {"relay"}
+            and self.project.name == "project"
+            and os.listdir(self.project) == [".git"]
+            and {f".git/{name}" for name in os.listdir(git)} <= _TEMPLATE.keys()
+            and all((git / name).read_bytes() == _TEMPLATE[f".git/{name}"] for name in told)
+        )
 
     def snapshot(self, *folders):
         """Every path below these directories (without any: the stage's): mode, mtime and content."""
@@ -327,7 +374,6 @@ def dispositions(*lines):
 
 def reseal(pair, stem, change=lambda sidecar: None, text=lambda text: text):
     """Change a published artifact's sidecar and text, and make all of its hashes agree again."""
-    import re
 
     def write(path, content):
         path.chmod(0o600)
@@ -358,8 +404,7 @@ def relay():
 def template(tmp_path_factory):
     project = Stage(tmp_path_factory.mktemp("template")).project
     shutil.rmtree(project / ".git" / "logs")
-    for path in sorted(project.rglob("*")):
-        _TEMPLATE[str(path.relative_to(project))] = path.read_bytes() if path.is_file() else None
+    _TEMPLATE.update(read_tree(project))
 
 
 REAL = RELAY.Snapshot._read, RELAY.prove_publishing

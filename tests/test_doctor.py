@@ -72,3 +72,13 @@ def test_an_issue_directory_that_cannot_be_written_is_refused_with_the_way_out(s
     blocked.write_text("")
     done = stage.refused("claude", "issue", "add", "--title", "t", RELAY_ISSUES_DIR=f"{blocked}/x")
     assert "RELAY_ISSUES_DIR" in done.err
+
+
+def test_doctor_publishes_and_wakes_a_process_that_waits(stage, real_proof):
+    stage.open_pair()
+    before = stage.snapshot(stage.shared / "_relay").keys()
+    done = stage.ok("claude", "doctor", "--json").json
+    details = {row["name"]: row["detail"] for row in done["passed"]}
+    assert "read back and removed" in details["ledger.write"]
+    assert "ms after a publish" in details["wait"] and done["findings"] == []
+    assert stage.snapshot(stage.shared / "_relay").keys() == before
