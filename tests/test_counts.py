@@ -74,7 +74,7 @@ def test_a_look_starts_no_process(stage, monkeypatch, words):
 
 @pytest.mark.parametrize("words", [("next",), ("status",), ("log",), "send"], ids=" ".join)
 def test_telling_the_tree_takes_git_alone_and_not_more_of_it_for_more_files(
-    stage, monkeypatch, words
+    stage, real_git, monkeypatch, words
 ):
     started = []
     for files in (3, 30):

@@ -170,7 +170,7 @@ def test_preflight_says_of_a_file_system_what_it_tried(stage, monkeypatch):
 
     def lstat(path, **more):
         status = real(path, **more)
-        return Back(status) if ".probe." in str(path) and str(path).endswith(".tmp") else status
+        return Back(status) if str(path).endswith("/second") else status
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "lstat", lstat)
@@ -198,3 +198,13 @@ def test_of_many_problems_of_one_kind_the_first_few_are_shown(stage):
     done = stage.run("claude", "doctor", "--verbose")
     assert done.out.count(".left.") == 12 and "more of" not in done.out
     assert done.out.startswith("12 warnings: 1 pair, ")
+
+
+def test_doctor_publishes_and_wakes_a_process_that_waits(stage, real_proof):
+    stage.open_pair()
+    before = stage.snapshot(stage.shared / "_relay").keys()
+    done = stage.ok("claude", "doctor", "--json").json
+    details = {row["name"]: row["detail"] for row in done["passed"]}
+    assert "read back and removed" in details["ledger.write"]
+    assert "ms after a publish" in details["wait"] and done["findings"] == []
+    assert stage.snapshot(stage.shared / "_relay").keys() == before

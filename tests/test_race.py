@@ -5,99 +5,72 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import re
 import subprocess
-import sys
+import time
 
 import pytest
-from conftest import MORE, RELAY, SCRIPT, SESSIONS
+from conftest import MORE, RELAY, SCRIPT, SESSIONS, forked
 from helpers.tracing import doctor_is_content, sound
 
-# A process that types commands as fast as it can. Its hands are unsteady: before any call that touches
-# the disk it may pause, so that every order of events between processes comes up.
-HANDS = r"""
-import contextlib, errno, importlib.machinery, importlib.util, io, json, os, random, sys, time
-sys.dont_write_bytecode = True
-told = json.loads(sys.argv[1])
-loader = importlib.machinery.SourceFileLoader("relay", told["script"])
-relay = importlib.util.module_from_spec(importlib.util.spec_from_loader("relay", loader))
-loader.exec_module(relay)
-dice = random.Random(told["seed"])
-def unsteady(name):
+# What touches the disk. A process pauses before some of these calls, so that every order of events
+# between processes comes up.
+UNSTEADY = ("link", "unlink", "open", "replace", "rename", "listdir", "scandir", "mkdir", "lstat")
+
+
+def unsteady(name, dice, pause, refuse_links):
     real = getattr(os, name)
+
     def call(*given, **more):
-        if dice.random() < told["pause"]:
+        if dice.random() < pause:
             time.sleep(dice.random() * 0.003)
-        if name == "link" and told["refuse_links"]:
+        if name == "link" and refuse_links:
             raise OSError(errno.EPERM, os.strerror(errno.EPERM), given[1])
         return real(*given, **more)
+
     setattr(os, name, call)
-for name in ("link", "unlink", "open", "replace", "rename", "listdir", "scandir", "mkdir", "lstat"):
-    unsteady(name)
-os.fsync = lambda handle: None
-class Printed(io.StringIO):
-    def __init__(self):
-        super().__init__()
-        self.buffer = io.BytesIO()
-def typed(words):
-    sys.stdout, sys.stderr = Printed(), Printed()
-    try:
-        code = relay.main(words, told["script"])
-        out, err = (s.buffer.getvalue().decode() for s in (sys.stdout, sys.stderr))
-    finally:
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-    return [code, out, err]
-sys.stdin.readline()
-done = []
-for words in told["turns"]:
-    if words[0] == "the 1.x way":
+
+
+def play(stage, author, turns, env):
+    """Types commands as fast as it can; what each printed."""
+    done = []
+
+    def typed(*words):
+        ended = stage.run(author, *words, **{"RELAY_AUTO_ROUND_CAP": "0", **env})
+        done.append([ended.code, ended.out, ended.err])
+        return ended
+
+    for words in turns:
+        if words[0] != "the 1.x way":
+            typed(*words)
+            continue
         kind, body, ask = words[1:]
-        done.append(typed(["claim", "--kind", kind]))
-        draft = done[-1][1].strip()
-        if done[-1][0] == 0:
-            done.append(typed(["draft", "set", draft, "--body-file", body, "--prompt-for-next-file", ask]))
-            done.append(typed(["publish", draft]))
-    else:
-        done.append(typed(words))
-print(json.dumps(done))
-"""
-
-
-def no_links(_source, path):
-    raise OSError(errno.EPERM, os.strerror(errno.EPERM), path)
+        claimed = typed("claim", "--kind", kind)
+        draft = claimed.out.strip()
+        if claimed.code == 0:
+            typed("draft", "set", draft, "--body-file", body, "--prompt-for-next-file", ask)
+            typed("publish", draft)
+    return done
 
 
 def race(stage, plays, pause=0.05, refuse_links=False):
-    """Starts one process for each (author, turns), lets them go at once; returns what each printed."""
-    children = []
-    for number, (author, turns) in enumerate(plays):
-        told = {
-            "script": str(SCRIPT),
-            "turns": [[str(word) for word in turn] for turn in turns],
-            "seed": number,
-            "pause": pause,
-            "refuse_links": refuse_links,
-        }
-        command = [sys.executable, "-I", "-X", "utf8", "-c", HANDS, json.dumps(told)]
-        env = author if isinstance(author, dict) else stage.env(author)
-        env = {"RELAY_AUTO_ROUND_CAP": "0", **env}
-        children.append(
-            subprocess.Popen(
-                command,
-                cwd=stage.project,
-                env=env,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    for child in children:
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    ended = [child.communicate(timeout=300) for child in children]
-    assert [err for _, err in ended if err] == []
-    return [json.loads(out) for out, _ in ended]
+    """Forks one process for each (author or environment, turns), lets them go at once; returns what
+    each printed."""
+    waiting, go = os.pipe()
+
+    def child(number, author, turns):
+        os.close(go)
+        for name in UNSTEADY:
+            unsteady(name, random.Random(f"{number} {name}"), pause, refuse_links)
+        who, env = (None, author) if isinstance(author, dict) else (author, {})
+        os.read(waiting, 1)
+        return play(stage, who, turns, env)
+
+    children = [forked(child, number, *told) for number, told in enumerate(plays)]
+    os.close(go)
+    os.close(waiting)
+    return [ended() for ended in children]
 
 
 def all_well(played):
