@@ -7,11 +7,10 @@ import json
 import os
 import random
 import re
-import subprocess
 import time
 
 import pytest
-from conftest import MORE, RELAY, SCRIPT, SESSIONS, forked
+from conftest import MORE, RELAY, SESSIONS, forked
 from helpers.tracing import doctor_is_content, sound
 
 # What touches the disk. A process pauses before some of these calls, so that every order of events
