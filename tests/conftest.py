@@ -443,7 +443,7 @@ def template(tmp_path_factory):
     _TEMPLATE.update(read_tree(project))
 
 
-REAL = RELAY.Snapshot._read, RELAY.prove_publishing
+REAL = RELAY.change_set, RELAY.ScratchProject.run, RELAY.ScratchProject.send
 REMEMBERED = remembering(RELAY, PATH)
 
 
@@ -455,18 +455,20 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/nonexistent/the-real-home-is-off-limits")
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(RELAY.Snapshot, "_read", REMEMBERED)
-    monkeypatch.setattr(RELAY, "prove_publishing", lambda scratch, ctx: ("", 1.0))
+    monkeypatch.setattr(RELAY, "change_set", REMEMBERED)
+    monkeypatch.setattr(RELAY.ScratchProject, "run", lambda *_: "")
+    monkeypatch.setattr(RELAY.ScratchProject, "send", lambda *_: ("", 1.0))
     return Stage(tmp_path)
 
 
 @pytest.fixture
 def real_git(stage, monkeypatch):
     """Git is asked for every snapshot."""
-    monkeypatch.setattr(RELAY.Snapshot, "_read", REAL[0])
+    monkeypatch.setattr(RELAY, "change_set", REAL[0])
 
 
 @pytest.fixture
 def real_proof(stage, monkeypatch):
     """Doctor publishes and waits, in processes of its own."""
-    monkeypatch.setattr(RELAY, "prove_publishing", REAL[1])
+    monkeypatch.setattr(RELAY.ScratchProject, "run", REAL[1])
+    monkeypatch.setattr(RELAY.ScratchProject, "send", REAL[2])

@@ -17,7 +17,7 @@ def tree_state(top: str, ours, path: str) -> tuple | None:
         rows.append((directory[len(top) :], os.lstat(directory).st_mode))
         for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
             below = entry.path[len(top) + 1 :]
-            if ours.match(os.fsencode(below)):
+            if ours.match(os.fsencode(below)) or below == ".git/relay":
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
@@ -44,26 +44,23 @@ def tree_state(top: str, ours, path: str) -> tuple | None:
 
 
 def remembering(relay, path: str):
-    """`Snapshot._read` that asks git only about a state of the tree that it has not seen yet.
+    """`change_set` that asks git only about a state of the tree that it has not seen yet.
 
-    A session of tests takes thousands of snapshots of the same few trees, by five processes each.
-    The private name is the one place where all that git says of a tree comes together.
+    A session of tests takes thousands of snapshots of the same few trees, by several processes each.
     """
-    read, known = relay.Snapshot._read, {}
+    take, known = relay.change_set, {}
 
-    def remembered(snapshot, base):
-        state, filled = None, ("base", "head", "files", "staged")
-        if not snapshot._depth and not snapshot.keep:
-            state = tree_state(snapshot.top, relay._own_paths(snapshot.ctx), path)
-        aside = [os.path.relpath(file, snapshot.top) for file in snapshot.ctx.input_files]
+    def remembered(ctx, base, onto="", pack=False):
+        top = relay.find_project(ctx).top
+        state = tree_state(top, relay._own_paths(ctx), path)
+        aside = [os.path.relpath(file, top) for file in ctx.input_files]
         limits = relay.MAX_HASHED_BYTES, relay.MAX_UNTRACKED_BYTES, relay.MAX_LISTED_FILES
-        key = base, state, tuple(sorted(aside)), limits
+        key = base, onto, pack, state, tuple(sorted(aside)), limits
         if state is None or key not in known:
-            read(snapshot, base)
-            if state is None or any("unhashed" in row for row in snapshot.files.values()):
-                return
-            known[key] = tuple(getattr(snapshot, name) for name in filled)
-        for name, value in zip(filled, known[key], strict=True):
-            setattr(snapshot, name, value.copy() if isinstance(value, dict) else value)
+            taken = take(ctx, base, onto, pack)
+            if state is None or any("unhashed" in row for row in taken.files.values()):
+                return taken
+            known[key] = taken
+        return known[key]._replace(tree=relay.tree_id(top))
 
     return remembered
