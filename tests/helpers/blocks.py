@@ -56,6 +56,7 @@ def asked(stage):
 def tried(stage, author, kind, text, *more):
     """A send that may be refused; the file is new each time."""
     stage._tries = getattr(stage, "_tries", 0) + 1
+    stage.places(text)
     return stage.run(
         author,
         "send",
