@@ -214,6 +214,7 @@ class Stage:
             name = re.sub(r":[0-9-]*:?$", "", name.strip('"')).rstrip(":")
             path = self.project / name
             inside = name not in ("", "-") and ".." not in name and "\\" not in name
+            inside &= max(map(len, name.encode().split(b"/"))) < 256
             if inside and not name.startswith("/") and not os.path.lexists(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("line\n" * 2000)

@@ -582,7 +582,7 @@ def test_close_run_again_never_ends_another_pair(stage):
     assert [row["is_active"] for row in rows] == [True]
 
 
-def test_close_without_archive_leaves_the_pair_in_place_and_writes_four_lines(stage):
+def test_close_without_archive_leaves_the_pair_in_place_and_says_how_it_ended(stage):
     pair = stage.open_pair()
     done = stage.ok(
         "claude", "close", "--reason", 'it\'s "done"', "--outcome", "shipped", "--no-archive"
@@ -594,7 +594,9 @@ def test_close_without_archive_leaves_the_pair_in_place_and_writes_four_lines(st
         "outcome",
         "closed_by",
         "closed_at",
+        "approval",
     ]
+    assert lines[4] == 'approval = "none"'
     assert json.loads(lines[0].partition(" = ")[2]) == 'it\'s "done"'
     session = json.loads((pair / "session.json").read_text())
     assert (
