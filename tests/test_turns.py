@@ -598,6 +598,7 @@ def test_close_without_archive_leaves_the_pair_in_place_and_says_that_it_is_no_a
         "closed_at",
         "approval",
     ]
+    assert lines[4] == 'approval = "none"'
     assert json.loads(lines[0].partition(" = ")[2]) == 'it\'s "done"'
     session = json.loads((pair / "session.json").read_text())
     assert (

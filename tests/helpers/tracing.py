@@ -249,7 +249,11 @@ def doctor_is_content(stage, author="claude"):
 
     It publishes nothing by way of trial, which takes three processes each time.
     """
-    with mock.patch.object(RELAY, "prove_publishing", lambda *_: ("", 1.0)):
+    scratch = RELAY.ScratchProject
+    with (
+        mock.patch.object(scratch, "run", lambda *_: ""),
+        mock.patch.object(scratch, "send", lambda *_: ("", 1.0)),
+    ):
         done = stage.run(author, "doctor", "--json")
     found = [
         f"{finding['path']} {finding['why']}"
