@@ -630,6 +630,8 @@ def everything(copy):
                 text = text.replace(str(place), name)
             text = re.sub(r"\b\d{4}-\d\d-\d\d[T ][\d:.]+(Z|[+-][\d:]+| UTC)?", "TIME", text)
             text = re.sub(r"\b([0-9a-f]{64}|\d{19}|\d{8}T\d{6}-[0-9a-f]{8})\b", "ID", text)
+            if path.suffix == ".jsonl":  # A decision that is recorded twice is one decision.
+                text = "\n".join(dict.fromkeys(text.split("\n")))
             name = re.sub(r"\d{8}T\d{6}-[0-9a-f]{8}", "ID", f"{root == copy.home} {inside}")
             assert name not in found, f"twice: {name}"
             found[name] = f"{path.stat().st_mode & 0o777:o} {text}"
