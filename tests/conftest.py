@@ -34,7 +34,7 @@ CACHE = ROOT / ".pytest_cache" / "bytecode"
 sys.pycache_prefix, sys.dont_write_bytecode = str(CACHE / "tests"), False
 # A shell lets what it starts in the background ignore an interrupt; tests of interrupts need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-PATH = os.environ["PATH"]
+PATH, TMPDIR = os.environ["PATH"], os.environ.get("TMPDIR")
 SESSIONS = {
     "claude": {"CLAUDE_CODE_SESSION_ID": "session-of-claude"},
     "codex": {"CODEX_THREAD_ID": "thread-of-codex"},
@@ -215,6 +215,7 @@ class Stage:
             "TZ": "UTC",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_CONFIG_SYSTEM": "/dev/null",
+            "TMPDIR": TMPDIR,
         }
         if author in SESSIONS:
             env |= SESSIONS[author]
