@@ -484,7 +484,7 @@ def test_garbage_from_a_host_is_silence(stage):
 def test_words_in_quotes_cannot_close_them_and_json_drives_no_terminal(relay, attack):
     quoted = relay.in_quotes(attack)
     assert QUOTED.fullmatch(quoted) and len(quoted) <= 122 and relay.visible(quoted) == quoted
-    markdown = relay._md_escaped(quoted)
+    markdown = relay.md_escaped(quoted)
     assert QUOTED.fullmatch(markdown), "in Markdown, too"
     for content in (relay.json_document({attack: [attack]}), relay.json_line({attack: [attack]})):
         assert json.loads(content) == {attack: [attack]}

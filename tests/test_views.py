@@ -546,7 +546,7 @@ def test_nothing_of_the_authors_becomes_markup_a_link_or_a_mention(stage):
     ],
 )
 def test_a_word_in_markdown(text, markdown):
-    assert RELAY._md_escaped(text) == markdown
+    assert RELAY.md_escaped(text) == markdown
 
 
 def test_markdown_is_cut_to_what_github_takes(stage, monkeypatch):
