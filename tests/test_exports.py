@@ -1,0 +1,590 @@
+"""The record for others: a review for GitHub, SARIF, and a statement that any clone can be checked
+against by git alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import SCRIPT, Stage, dispositions, findings, reseal, sidecar
+
+HOSTILE = (
+    "@octocat <img src=x onerror=alert(1)> #1 GH-2 https://evil.example [go](javascript:x) `code`"
+    " {0} \u202etxt.exe www.evil.example <!-- --> **bold** ~~gone~~ $x$"
+)
+
+
+def write(stage, name, text, cwd=None):
+    path = os.path.join(os.fsencode(cwd or stage.project), os.fsencode(name))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(text if isinstance(text, bytes) else text.encode())
+
+
+def commit(stage, message="work", cwd=None, more=()):
+    stage.git("add", "-A", cwd=cwd)
+    stage.git("commit", "-q", "--allow-empty", "-m", message, *more, cwd=cwd)
+    return stage.git("rev-parse", "HEAD", cwd=cwd)
+
+
+def numbered(changed=()):
+    """Forty lines, some of them changed."""
+    return "".join(f"line {n}{' changed' if n in changed else ''}\n" for n in range(1, 41))
+
+
+def before(stage):
+    """What main has before the change."""
+    write(stage, "kept.py", "kept\n")
+    write(stage, "long.py", numbered())
+    write(stage, "gone.py", "gone\n")
+    write(stage, "tool", "#!/bin/sh\n")
+    write(stage, "old name.py", numbered())
+
+
+def change(stage):
+    """What is reviewed: an edit, a new file, a deletion, a mode, a rename, a symlink, strange names."""
+    write(stage, "long.py", numbered((20,)))
+    write(stage, "new.py", "new\n")
+    os.unlink(stage.project / "gone.py")
+    os.chmod(stage.project / "tool", 0o755)
+    os.rename(stage.project / "old name.py", stage.project / 'new "name".py')
+    write(stage, 'new "name".py', numbered((30,)))
+    os.symlink("long.py", stage.project / "link")
+    write(stage, b"caf\xe9.txt", "latin\n")
+    write(stage, "a\nb\t%41.txt", "odd\n")
+
+
+class Review:
+    """A pair on the branch `work`, approved by codex; its statement, committed with the change."""
+
+    def __init__(self, stage, before=before, change=change, title="demo", texts=(), ship=commit):
+        self.stage = stage
+        before(stage)
+        self.base = commit(stage, "base")
+        stage.git("checkout", "-q", "-b", "work")
+        self.slug = stage.ok(
+            "claude", "bootstrap", "--topic", "demo", "--title", title
+        ).out.split()[0]
+        stage.ok("codex", "next")
+        change(stage)
+        stage.send("claude", "fix")
+        stage.ok("codex", "next")
+        for author, kind, text in texts:
+            stage.send(author, kind, text)
+            stage.ok("codex" if author == "claude" else "claude", "next")
+        stage.ok("codex", "run", "--", "true")
+        stage.send("codex", "review", "# Fine\n", "close it", "--verdict", "approve")
+        self.statement = stage.ok("claude", "export", "--statement").json
+        self.file = stage.folder / f"{self.slug}.json"
+        self.save(self.statement)
+        self.path = f"reviews/{self.slug}.json"
+        write(stage, self.path, self.file.read_bytes())
+        self.commit = ship(stage)
+
+    def save(self, statement):
+        self.file.write_text(json.dumps(statement))
+        return self.file
+
+    def clone(self, *more, name="clone"):
+        url = f"file://{self.stage.project}"
+        self.stage.git("clone", "-q", "--branch", "work", *more, url, self.stage.folder / name)
+        self.cloned = self.stage.folder / name
+        return self.cloned
+
+    def verify(self, commit="HEAD", onto="origin/main", file="", cwd=None, **more):
+        cwd = cwd or self.cloned
+        words = ("--statement", file or cwd / self.path, "--commit", commit, "--onto", onto)
+        return self.stage.run(None, "verify", *words, cwd=cwd, **more)
+
+    def differ(self, *more, **named):
+        """The paths that differ from what was approved."""
+        done = self.verify(*more, **named)
+        lines = re.findall("(?m)^differs from what was approved: (.*)$", done.out)
+        assert done.code == (1 if lines else 0) and "unsigned" in done.out, done
+        return lines
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """One review, made once; each test works on a copy."""
+    made = Review(Stage(tmp_path_factory.mktemp("first")))
+    made.clone()
+    return made
+
+
+@pytest.fixture
+def review(stage, first):
+    copy = Review.__new__(Review)
+    copy.__dict__ |= first.__dict__ | {"stage": stage, "cloned": stage.folder / "clone"}
+    copy.file = stage.folder / first.file.name
+    shutil.rmtree(stage.project)
+    shutil.copytree(first.stage.folder, stage.folder, symlinks=True, dirs_exist_ok=True)
+    stage.git("remote", "set-url", "origin", f"file://{stage.project}", cwd=copy.cloned)
+    return copy
+
+
+# ---- the statement and the commit
+
+
+def test_the_commit_of_what_was_approved_is_equal_in_a_clone_without_a_ledger(review):
+    assert not (review.cloned / ".shared").exists()
+    assert review.differ() == []
+    assert review.differ(onto=review.base, cwd=review.stage.project) == []
+
+
+def test_only_the_statement_that_was_read_may_be_in_the_commit_unreviewed(review):
+    assert review.differ(file=review.file) == [review.path], "FILE is outside the repository"
+    write(review.stage, review.path, json.dumps(review.statement) + "\n", review.cloned)
+    assert review.differ() == [], "other blanks"
+    other = review.statement | {"subject": []}
+    write(review.stage, review.path, json.dumps(other), review.cloned)
+    assert review.differ() == [review.path], "FILE is not that of the commit"
+    os.chmod(review.cloned / review.path, 0o755)
+    write(review.stage, review.path, json.dumps(review.statement), review.cloned)
+    commit(review.stage, cwd=review.cloned)
+    assert review.differ() == [review.path], "it is executable"
+
+
+def test_a_statement_that_is_something_else_too_is_none(review):
+    scripts = review.statement | {"scripts": {"postinstall": "evil"}}
+    assert review.verify(file=review.save(scripts)).code == 2
+
+
+def amended(review):
+    review.stage.git("commit", "-q", "--amend", "-m", "another message", cwd=review.cloned)
+    return "HEAD", "origin/main"
+
+
+def squashed(review):
+    git = review.stage.git
+    git("checkout", "-q", "-b", "landed", "origin/main", cwd=review.cloned)
+    git("merge", "-q", "--squash", "work", cwd=review.cloned)
+    git("commit", "-q", "-m", "squashed", cwd=review.cloned)
+    return "HEAD", "HEAD^1"
+
+
+def upstream(review, name="upstream.py", text="upstream\n"):
+    """Main moves, in the clone."""
+    review.stage.git("checkout", "-q", "-b", "moved", "origin/main", cwd=review.cloned)
+    write(review.stage, name, text, review.cloned)
+    commit(review.stage, "upstream", cwd=review.cloned)
+
+
+def moved_beside(review):
+    upstream(review)
+    return "work", "moved"
+
+
+def rebased(review):
+    upstream(review)
+    review.stage.git("rebase", "-q", "moved", "work", cwd=review.cloned)
+    return "work", "moved"
+
+
+def merged(review):
+    upstream(review)
+    review.stage.git("merge", "-q", "--no-ff", "-m", "merged", "work", cwd=review.cloned)
+    return "HEAD", "HEAD^1"
+
+
+def main_merged_into_it(review):
+    upstream(review)
+    review.stage.git("checkout", "-q", "work", cwd=review.cloned)
+    review.stage.git("merge", "-q", "-m", "caught up", "moved", cwd=review.cloned)
+    return "work", "moved"
+
+
+def squashed_after_main_moved(review):
+    upstream(review)
+    review.stage.git("merge", "-q", "--squash", "work", cwd=review.cloned)
+    review.stage.git("commit", "-q", "-m", "squashed", cwd=review.cloned)
+    return "HEAD", "HEAD^1"
+
+
+ROADS = [amended, squashed, moved_beside, rebased, merged, main_merged_into_it]
+
+
+@pytest.mark.parametrize("road", [*ROADS, squashed_after_main_moved], ids=lambda f: f.__name__)
+def test_what_was_approved_is_equal_however_it_came_there(review, road):
+    commit, onto = road(review)
+    if road in (merged, squashed, squashed_after_main_moved):
+        assert (review.cloned / review.path).exists()
+    else:
+        review.stage.git("checkout", "-q", commit, cwd=review.cloned)
+    assert review.differ(commit, onto) == []
+
+
+@pytest.mark.parametrize("way", ["rebase", "merge"])
+def test_a_reviewed_file_that_upstream_changed_too_differs(review, way):
+    upstream(review, "long.py", numbered((2,)))
+    if way == "rebase":
+        review.stage.git("rebase", "-q", "moved", "work", cwd=review.cloned)
+        assert review.differ("work", "moved") == ["long.py"]
+    else:
+        review.stage.git("merge", "-q", "--no-ff", "-m", "merged", "work", cwd=review.cloned)
+        assert review.differ("HEAD", "HEAD^1") == ["long.py"]
+
+
+def test_a_reviewed_change_that_upstream_made_too_differs(review):
+    upstream(review, "new.py", "new\n")
+    review.stage.git("rebase", "-q", "moved", "work", cwd=review.cloned)
+    assert review.differ("work", "moved") == ["new.py"]
+
+
+def remove(review, name):
+    os.unlink(os.path.join(os.fsencode(review.cloned), os.fsencode(name)))
+
+
+def write_cloned(review, name, text):
+    write(review.stage, name, text, review.cloned)
+
+
+CHANGES = {
+    "an edit of a reviewed file": (lambda r: write_cloned(r, "new.py", "evil\n"), ["new.py"]),
+    "an edit of another": (lambda r: write_cloned(r, "kept.py", "evil\n"), ["kept.py"]),
+    "another file": (lambda r: write_cloned(r, "evil.py", "evil\n"), ["evil.py"]),
+    "a deletion of another": (lambda r: remove(r, "kept.py"), ["kept.py"]),
+    "a deletion of a reviewed file": (lambda r: remove(r, "new.py"), ["new.py"]),
+    "a deletion undone": (lambda r: write_cloned(r, "gone.py", "gone\n"), ["gone.py"]),
+    "an edit undone": (lambda r: write_cloned(r, "long.py", numbered()), ["long.py"]),
+    "a mode undone": (lambda r: os.chmod(r.cloned / "tool", 0o644), ["tool"]),
+    "a mode of another": (lambda r: os.chmod(r.cloned / "kept.py", 0o755), ["kept.py"]),
+    "another target": (
+        lambda r: (remove(r, "link"), os.symlink("kept.py", r.cloned / "link")),
+        ["link"],
+    ),
+    "a file for a symlink": (
+        lambda r: (remove(r, "link"), write_cloned(r, "link", "long.py")),
+        ["link"],
+    ),
+    "a symlink for a file": (
+        lambda r: (remove(r, "new.py"), os.symlink("new\n", r.cloned / "new.py")),
+        ["new.py"],
+    ),
+    "bytes that are no UTF-8": (
+        lambda r: write_cloned(r, b"caf\xe9.txt", "evil\n"),
+        ['"caf\\351.txt"'],
+    ),
+    "their twin in UTF-8": (lambda r: write_cloned(r, "café.txt", "latin\n"), ['"café.txt"']),
+    "a twin in percents": (lambda r: write_cloned(r, "a%0Ab", "x\n"), ["a%0Ab"]),
+    "a ledger": (lambda r: write_cloned(r, ".shared/x", "x\n"), [".shared/x"]),
+    "another statement": (lambda r: write_cloned(r, "reviews/x.json", "{}\n"), ["reviews/x.json"]),
+    "attributes": (lambda r: write_cloned(r, ".gitattributes", "* -diff\n"), [".gitattributes"]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_commit_with_more_or_less_than_was_approved_differs(review, name):
+    edit, paths = CHANGES[name]
+    edit(review)
+    review.stage.git("add", "-A", "-f", cwd=review.cloned)
+    commit(review.stage, cwd=review.cloned)
+    assert review.differ() == paths
+    assert review.verify("HEAD", "origin/main").code == 1
+
+
+def test_the_paths_that_differ_are_in_the_json(review):
+    write_cloned(review, b"caf\xe9.txt", "evil\n")
+    commit(review.stage, cwd=review.cloned)
+    words = (
+        "--statement",
+        review.cloned / review.path,
+        "--commit",
+        "HEAD",
+        "--onto",
+        "origin/main",
+    )
+    done = review.stage.run(None, "verify", *words, "--json", cwd=review.cloned)
+    assert done.code == 1 and not done.json["equal"] and done.json["differ"] == ["caf\udce9.txt"]
+
+
+# ---- what cannot be decided
+
+
+def test_a_clone_without_the_history_cannot_tell(review):
+    shallow = review.clone("--depth", "1", name="shallow")
+    assert review.verify(onto="origin/main").code == 2
+    assert review.verify(onto="HEAD^1").code == 2
+    assert "hint: git fetch --unshallow" in review.verify(onto="HEAD^1").err
+    review.stage.git(
+        "fetch", "-q", "--depth", "1", "origin", "main:refs/remotes/origin/main", cwd=shallow
+    )
+    assert review.verify(onto="origin/main").code == 2
+    review.stage.git("fetch", "-q", "--unshallow", cwd=shallow)
+    assert review.differ() == []
+
+
+def test_of_a_squashed_commit_and_the_one_before_it_a_shallow_clone_knows_enough(review):
+    squashed(review)
+    url = f"file://{review.cloned}"
+    shallow = review.stage.folder / "shallow"
+    review.stage.git("clone", "-q", "--depth", "2", "--branch", "landed", url, shallow)
+    assert review.differ("HEAD", "HEAD^1", cwd=shallow) == []
+
+
+def test_two_places_where_the_commit_left_its_base_are_none(review):
+    git = review.stage.git
+    upstream(review)
+    git("checkout", "-q", "work", cwd=review.cloned)
+    git("merge", "-q", "-m", "one", "moved", cwd=review.cloned)
+    git("checkout", "-q", "moved", cwd=review.cloned)
+    git("merge", "-q", "--no-ff", "-m", "two", "work^1", cwd=review.cloned)
+    git("checkout", "-q", "work", cwd=review.cloned)
+    assert review.verify("work", "moved").code == 2
+
+
+def test_a_commit_that_its_base_has_already_differs_with_a_hint(review):
+    done = review.verify("HEAD", "HEAD")
+    assert done.code == 1 and "hint: " in done.err and "REV^1" in done.err
+
+
+@pytest.mark.parametrize(
+    "words", ["--commit nothing", "--onto nothing", "--onto -x", "--commit HEAD^{tree}"]
+)
+def test_a_revision_that_is_no_commit_is_refused(review, words):
+    flag, revision = words.split()
+    done = review.verify(**{flag[2:]: revision})
+    assert done.code == 2 and done.out == "" and "hint: " in done.err
+
+
+@pytest.mark.parametrize("missing", ["--statement", "--commit", "--onto"])
+def test_the_three_flags_go_together(review, missing):
+    words = {"--statement": str(review.file), "--commit": "HEAD", "--onto": "origin/main"}
+    del words[missing]
+    flags = [word for pair in words.items() for word in pair]
+    assert review.stage.run(None, "verify", *flags, cwd=review.cloned).code == 2
+
+
+def predicate(**changed):
+    return lambda s: s | {"predicate": s["predicate"] | changed}
+
+
+def listed(change):
+    return lambda s: predicate(files=change(s["predicate"]["files"]))(s)
+
+
+FORGED = {
+    "a file less": listed(lambda files: files[1:]),
+    "a file more": listed(
+        lambda files: [*files, {"path": "evil.py", "state": "100644 " + "0" * 40}]
+    ),
+    "a file twice": listed(lambda files: [*files, files[0]]),
+    "a file twice, spelled in two ways": listed(
+        lambda files: [*files, {"path": "%6Eew.py", "state": "deleted"}]
+    ),
+    "another blob": listed(
+        lambda files: [f | {"state": re.sub("[0-9a-f]{40}", "1" * 40, f["state"])} for f in files]
+    ),
+    "another mode": listed(
+        lambda files: [f | {"state": f["state"].replace("100644", "100755")} for f in files]
+    ),
+    "no files": predicate(files=[]),
+    "files that are none": predicate(files={"new.py": "deleted"}),
+    "rows that are none": predicate(files=["new.py"]),
+    "numbers for texts": listed(lambda files: [{"path": 1, "state": 2} for _ in files]),
+    "another verdict": lambda s: predicate(
+        verdict=s["predicate"]["verdict"] | {"value": "changes"}
+    )(s),
+    "no verdict": predicate(verdict=None),
+    "a verdict that is a word": predicate(verdict="approve"),
+    "a digest that is not theirs": predicate(changeset="0" * 64),
+    "no base": predicate(base=None),
+    "a base that is a flag": predicate(base="--help"),
+    "another type": lambda s: s | {"predicateType": "https://slsa.dev/provenance/v1"},
+    "no in-toto statement": lambda s: s | {"_type": "https://in-toto.io/Statement/v0.1"},
+    "no subject": lambda s: s | {"subject": None},
+    "no predicate": lambda s: s | {"predicate": []},
+    "a list": lambda s: [s],
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_statement_that_contradicts_itself_is_refused(review, name):
+    done = review.verify(file=review.save(FORGED[name](review.statement)))
+    assert done.code == 2 and done.out == "" and "hint: " in done.err, done
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[" * 10000, b'{"a": 1, "a": 2}', None]
+)
+def test_a_file_that_is_no_statement_is_refused(review, content):
+    text = review.file.read_bytes()
+    review.file.write_bytes(text[: len(text) // 2] if content is None else content)
+    assert review.verify(file=review.file).code == 2
+    assert review.verify(file=review.stage.folder / "missing.json").code == 2
+
+
+# ---- tricks
+
+
+TRICKS = {
+    "attributes of the project": lambda r: write_cloned(
+        r, ".gitattributes", "* -diff filter=evil\n"
+    ),
+    "attributes of the clone": lambda r: write_cloned(r, ".git/info/attributes", "* -diff -text\n"),
+    "settings": lambda r: [
+        r.stage.git("config", key, value, cwd=r.cloned)
+        for key, value in {
+            "core.fileMode": "false",
+            "core.ignoreCase": "true",
+            "core.quotePath": "false",
+            "core.precomposeUnicode": "true",
+            "core.attributesFile": "/dev/null",
+            "core.worktree": "/",
+            "diff.renames": "copies",
+            "diff.orderFile": "/dev/null",
+            "diff.external": "true",
+            "diff.relative": "true",
+            "diff.ignoreSubmodules": "all",
+            "diff.noprefix": "true",
+            "alias.diff-tree": "!true",
+        }.items()
+    ],
+    "a hidden file": lambda r: r.stage.git(
+        "update-index", "--assume-unchanged", "evil.py", cwd=r.cloned
+    ),
+    "a sparse checkout": lambda r: r.stage.git("sparse-checkout", "set", "reviews", cwd=r.cloned),
+}
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_nothing_in_the_clone_hides_a_file(review, name):
+    write_cloned(review, "evil.py", "evil\n")
+    commit(review.stage, cwd=review.cloned)
+    TRICKS[name](review)
+    assert review.differ() == ["evil.py"]
+
+
+def test_no_replacement_hides_a_commit(review):
+    good = review.stage.git("rev-parse", "HEAD", cwd=review.cloned)
+    write_cloned(review, "evil.py", "evil\n")
+    bad = commit(review.stage, cwd=review.cloned)
+    review.stage.git("replace", bad, good, cwd=review.cloned)
+    assert review.differ() == ["evil.py"]
+    graft = f"{good} {bad}\n{bad}\n"
+    write_cloned(review, ".git/info/grafts", graft)
+    assert review.verify("HEAD", "origin/main").code != 0
+
+
+def test_a_variable_leads_to_no_other_repository(review):
+    write_cloned(review, "evil.py", "evil\n")
+    commit(review.stage, cwd=review.cloned)
+    done = review.verify("HEAD", "origin/main", GIT_DIR=str(review.stage.project / ".git"))
+    assert done.code == 1 and "evil.py" in done.out
+
+
+def test_it_works_below_the_top_and_in_a_bare_clone_and_not_outside(review):
+    below = review.cloned / "reviews"
+    words = ("--commit", "HEAD", "--onto", "origin/main")
+    file = f"{review.slug}.json"
+    assert review.stage.run(None, "verify", "--statement", file, *words, cwd=below).code == 0
+    bare = review.stage.folder / "bare"
+    review.stage.git("clone", "-q", "--bare", review.stage.project, bare)
+    assert review.differ("work", "main", cwd=bare, file=review.file) == [review.path]
+    outside = review.verify(cwd=review.stage.folder, file=review.file)
+    assert outside.code == 2 and "hint: " in outside.err
+
+
+# ---- repositories within
+
+
+def module_before(stage):
+    """A submodule whose changes git is told to ignore."""
+    before(stage)
+    other = stage.folder / "other"
+    other.mkdir()
+    stage.git("init", "-q", "-b", "main", "--template=", cwd=other)
+    write(stage, "lib.py", "lib\n", other)
+    commit(stage, "lib", cwd=other)
+    stage.git("submodule", "--quiet", "add", other, "sub")
+    with open(stage.project / ".gitmodules", "a") as file:
+        file.write("\tignore = all\n")
+
+
+def bump(stage, text="more\n"):
+    write(stage, "lib.py", text, stage.project / "sub")
+    return commit(stage, "bump", cwd=stage.project / "sub")
+
+
+def test_a_submodule_is_approved_at_its_commit(stage):
+    made = Review(stage, before=module_before, change=bump)
+    clone = made.clone()
+    assert {f["path"] for f in made.statement["predicate"]["files"]} == {"sub"}
+    assert made.differ() == []
+    bump(stage, "evil\n")
+    stage.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub", cwd=clone)
+    stage.git("commit", "-q", "-m", "bump", cwd=clone)
+    assert made.differ() == ["sub"]
+
+
+@pytest.mark.parametrize("bumped", [True, False])
+def test_a_submodule_with_uncommitted_changes_has_no_statement(stage, bumped):
+    def dirty(stage):
+        bump(stage) if bumped else None
+        write(stage, "lib.py", "uncommitted\n", stage.project / "sub")
+
+    with pytest.raises(AssertionError, match="a repository within"):
+        Review(stage, before=module_before, change=dirty)
+
+
+# ---- what was approved, and the trailer
+
+
+def test_a_stray_file_of_the_approved_tree_is_named_at_the_close_and_missed_by_a_commit(stage):
+    def stray(stage):
+        write(stage, "long.py", numbered((3,)))
+        write(stage, "stray.txt", "notes\n")
+
+    def ship(stage):
+        stage.git("add", "long.py", "reviews")
+        stage.git("commit", "-q", "-m", "without it")
+
+    made = Review(stage, change=stray, ship=ship)
+    done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+    assert "stray.txt" in done.err
+    made.clone()
+    assert made.differ() == ["stray.txt"]
+
+
+def trailer_of(done):
+    found = re.findall(r"(?m)^Reviewed-with: relay (\S+) approve ([0-9a-f]{40})$", done.out)
+    assert len(found) == 1, done
+    return found[0]
+
+
+def test_close_prints_a_trailer_with_the_tree_that_the_statement_names(review):
+    """The commit is that tree with the statement added to it."""
+    stage, statement = review.stage, review.statement
+    tree = statement["subject"][0]["digest"]["gitTree"]
+    stage.git("rm", "-q", "--cached", review.path)
+    assert stage.git("write-tree") == tree
+
+
+def test_git_takes_the_trailer(stage):
+    made = Review(stage, ship=lambda stage: commit(stage))
+    shutil.rmtree(stage.project / "reviews")
+    done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+    slug, tree = trailer_of(done)
+    assert slug == made.slug
+    assert tree == made.statement["subject"][0]["digest"]["gitTree"]
+    line = next(line for line in done.out.split("\n") if line.startswith("Reviewed-with: "))
+    stage.git("commit", "-q", "--amend", "-m", "work\n\nWhy.", "--trailer", line)
+    parsed = stage.git("log", "-1", "--format=%(trailers:key=Reviewed-with,valueonly)")
+    assert parsed == line.removeprefix("Reviewed-with: ")
+    words = ["git", "interpret-trailers", "--parse"]
+    message = stage.git("log", "-1", "--format=%B")
+    read = subprocess.run(words, input=message, capture_output=True, text=True, cwd=stage.project)
+    assert read.stdout.strip() == line
+
+
+@pytest.mark.parametrize("flags", [("--outcome", "abandoned"), ("--outcome", "approve", "--force")])
+def test_a_close_without_an_approval_prints_no_trailer(stage, flags):
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    done = stage.ok("claude", "close", *flags, "--reason", "enough")
+    assert "Reviewed-with" not in done.out + done.err
