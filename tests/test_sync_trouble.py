@@ -148,6 +148,63 @@ def test_an_unreachable_host_is_named(machines):
     refused(machines, "is no host that can be found", "mend RELAY_REMOTE_SSH")
 
 
+def set_client(sshd, *lines):
+    """Puts lines of the user's own first into ssh's settings for the far host."""
+    sshd.configure()
+    path = sshd.folder / "config"
+    told = "".join(f" {line}\n" for line in lines)
+    path.write_text(path.read_text().replace("Host far\n", f"Host far\n{told}"))
+
+
+def test_ssh_settings_for_people_do_not_get_in_the_way(machines, sshd):
+    for lines in (
+        ["RemoteCommand tmux attach"],
+        ["RequestTTY force"],
+        ["PermitLocalCommand yes", "LocalCommand echo hello"],
+        ["LogLevel DEBUG"],
+        ["LocalForward 22 localhost:1", "ExitOnForwardFailure yes"],
+        ["ControlMaster auto", f"ControlPath {sshd.folder}/own", "ControlPersist 1"],
+    ):
+        set_client(sshd, *lines)
+        (machines.here.project / "file").write_text(str(lines))
+        done = machines.sync("push")
+        assert done.code == 0, (lines, done)
+        assert (machines.there.project / "file").read_text() == str(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence", "hint"),
+    [
+        ("NoSuchOption yes", "ssh rejects its own settings", "mend what this names"),
+        ("ConnectTimeout soon", "ssh rejects its own settings", "mend what this names"),
+        ("ProxyCommand false", "is cut off at once", "try: ssh -v far true"),
+        ("StdinNull yes", "have a StdinNull", "mend ~/.ssh/config"),
+    ],
+)
+def test_ssh_settings_that_cannot_work_are_named(machines, sshd, line, sentence, hint):
+    set_client(sshd, line)
+    refused(machines, sentence, hint)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence", "hint"),
+    [
+        ("echo welcome", "a greeting or forced command at far", "try: ssh far true"),
+        (r"echo hi; sh -c \"$SSH_ORIGINAL_COMMAND\"", "a greeting or forced command", "try: ssh"),
+        ("internal-sftp", "a greeting or forced command", "try: ssh"),
+        ("false", "broke off before anything came", "try again; if it stays so"),
+    ],
+)
+def test_a_far_side_that_runs_something_else_is_named(machines, sshd, command, sentence, hint):
+    key = sshd.folder / "user.pub"
+    plain = key.read_text()
+    try:
+        key.write_text(f'command="{command}" {plain}')
+        refused(machines, sentence, hint)
+    finally:
+        key.write_text(plain)
+
+
 def slow_rsync(folder, seconds):
     """A far rsync that starts late, so that there is a time at which to break off."""
     folder.mkdir()
