@@ -192,7 +192,7 @@ def test_ssh_settings_that_cannot_work_are_named(machines, sshd, line, sentence,
         ("echo welcome", "a greeting or forced command at far", "try: ssh far true"),
         (r"echo hi; sh -c \"$SSH_ORIGINAL_COMMAND\"", "a greeting or forced command", "try: ssh"),
         ("internal-sftp", "a greeting or forced command", "try: ssh"),
-        ("false", "broke off before anything came", "try again; if it stays so"),
+        ("false", "broke off before anything came", "try again, or: ssh far rsync"),
     ],
 )
 def test_a_far_side_that_runs_something_else_is_named(machines, sshd, command, sentence, hint):
