@@ -742,6 +742,39 @@ def test_pull_delete_takes_only_what_a_pull_would_bring(near):
     ).exists()
 
 
+@pytest.mark.parametrize("way", ["push", "pull"])
+def test_nothing_is_deleted_after_a_list_that_is_not_whole(near, tmp_path, way):
+    """rsync could not open a directory over there, and says so: what seems to be missing may be there."""
+    fill(near.here.project, gone="g\n", both="1\n")
+    fill(near.there.project, lost="l\n", both="1\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/rsync").write_text(
+        f'#!/bin/sh\n{shutil.which("rsync")} "$@"\ncode=$?\ncase "$*" in *--list-only*)\n'
+        'echo "rsync: opendir \\"/x\\" failed: Permission denied (13)" >&2; exit 23 ;; esac\nexit $code\n'
+    )
+    (tmp_path / "bin/rsync").chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    done = near.sync(way, "--delete", "--only", "code", PATH=path)
+    assert done.code == 1 and "nothing was deleted" in done.out, done
+    assert (near.here.project / "gone").exists() and (near.there.project / "lost").exists()
+    assert near.sync(way, "--delete", "--only", "code").code == 0
+    assert (near.here.project / "gone").exists() == (way == "push")
+    assert (near.there.project / "lost").exists() == (way == "pull")
+
+
+@pytest.mark.parametrize("strict", [(), ("--strict-gitignore",)], ids=["filter", "strict"])
+def test_linked_worktrees_inside_the_project_do_not_travel_and_stay(near, strict):
+    for stage, name in ((near.here, "mine"), (near.there, "theirs")):
+        stage.git("worktree", "add", "-q", f"inner/{name}")
+        fill(stage.project, **{f"inner__{name}__loose": "x\n", "inner__file": "f\n"})
+    for way in ("push", "pull"):
+        assert near.sync(way, "--delete", "--only", "code", *strict).code == 0
+    for stage, name, other in ((near.here, "mine", "theirs"), (near.there, "theirs", "mine")):
+        assert (stage.project / "inner" / name / "loose").exists()
+        assert (stage.project / "inner/file").exists()
+        assert not (stage.project / "inner" / other).exists()
+
+
 # ---------------------------------------------------------------- mounts
 
 
