@@ -6,6 +6,8 @@ real home would fail by name.
 
 from __future__ import annotations
 
+import functools
+import gc
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -13,24 +15,32 @@ import io
 import json
 import os
 import pathlib
+import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
+import traceback
 
 import pytest
+from helpers.snapshots import remembering
 
-sys.dont_write_bytecode = True
-# A shell lets what it starts in the background ignore an interrupt; tests of interrupts need it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "skills" / "agent-relay" / "bin" / "relay"
 CACHE = ROOT / ".pytest_cache" / "bytecode"
+# Of the tests and the script too; nothing is written beside them.
+sys.pycache_prefix, sys.dont_write_bytecode = str(CACHE / "tests"), False
+# A shell lets what it starts in the background ignore an interrupt; tests of interrupts need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 PATH = os.environ["PATH"]
 SESSIONS = {
     "claude": {"CLAUDE_CODE_SESSION_ID": "session-of-claude"},
     "codex": {"CODEX_THREAD_ID": "thread-of-codex"},
 }
+# How many times more the slow tests try of what they only sample; 8 tries nearly everything.
+MORE = int(os.environ.get("RELAY_TEST_MORE", "1"))
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.invalid")
 
 
@@ -46,6 +56,22 @@ def load_relay():
 RELAY = load_relay()
 
 
+def cached(function):
+    """A function of one command, called once for each."""
+    results = {}
+
+    @functools.wraps(function)
+    def once(command):
+        if command.words not in results:
+            results[command.words] = function(command)
+        return results[command.words]
+
+    return once
+
+
+RELAY._parser_of = cached(RELAY._parser_of)  # A fifth of a command in this process.
+
+
 def pytest_addoption(parser):
     parser.addoption("--part", default="1/1", help="run every M-th test from the N-th on: N/M")
 
@@ -56,6 +82,11 @@ def pytest_collection_modifyitems(config, items):
     dropped = [item for at, item in enumerate(items) if at % parts != number - 1]
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # What pytest holds to its end is not searched again and again.
 
 
 class Done:
@@ -84,6 +115,33 @@ class Done:
         return f"Done({self.code}, {self.out!r}, {self.err!r})"
 
 
+def forked(function, *given):
+    """Calls a function in a copy of this process. What it returns waits for the result."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.close(reading)
+            result = pickle.dumps(function(*given))
+            with open(writing, "wb") as file:
+                file.write(result)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writing)
+
+    def ended():
+        with open(reading, "rb") as file:
+            result = file.read()
+        assert os.waitpid(child, 0)[1] == 0, "the copy failed; its traceback is on stderr"
+        return pickle.loads(result)
+
+    return ended
+
+
 class _Captured(io.StringIO):
     def __init__(self):
         super().__init__()
@@ -93,7 +151,42 @@ class _Captured(io.StringIO):
         return self.buffer.getvalue().decode("utf-8", "surrogateescape") + self.getvalue()
 
 
-_TEMPLATE: list[pathlib.Path] = []  # One repository, copied for each test.
+def set_environ(wanted):
+    """As clear and update of os.environ, which take a millisecond. Returns what was there."""
+    held = os.environ._data
+    before = dict(held)
+    for name in before.keys() - wanted.keys():
+        os.unsetenv(name)
+        del held[name]
+    for name, value in wanted.items() - before.items():
+        os.putenv(name, value)
+        held[name] = value
+    return before
+
+
+def read_tree(root):
+    """The files and (None) the directories below."""
+    paths = sorted(root.rglob("*"))
+    return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in paths}
+
+
+def write_tree(root, tree, umask=0o022):
+    before = os.umask(umask)
+    root.mkdir(exist_ok=True)
+    for name, content in tree.items():
+        if content is None:
+            os.mkdir(f"{root}/{name}")
+        else:
+            with open(f"{root}/{name}", "xb") as file:
+                file.write(content)
+    os.umask(before)
+
+
+_TEMPLATE: dict[str, bytes | None] = {}  # A repository with one commit.
+_OPENED: dict[
+    tuple[str, str], tuple[str, dict[str, bytes | None]]
+] = {}  # Ledgers by topic and day.
+STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
 
 class Stage:
@@ -107,9 +200,8 @@ class Stage:
         self.sent = 0
         self.home.mkdir(parents=True)
         self.project.mkdir()
-        if _TEMPLATE:
-            shutil.copytree(_TEMPLATE[0], self.project, dirs_exist_ok=True)
-        else:
+        write_tree(self.project, _TEMPLATE)
+        if not _TEMPLATE:
             self.git("init", "-q", "-b", "main", "--template=")
             self.git("commit", "-q", "--allow-empty", "-m", "start")
 
@@ -143,30 +235,28 @@ class Stage:
         )
         return done.stdout.strip()
 
-    def run(self, author, *words, cwd=None, stdin=b"", **more) -> Done:
+    def run(self, author, *words, cwd=None, stdin=b"", umask=0o022, **more) -> Done:
         """Type a command as `author`, in this process, with a sealed environment."""
         out, err = _Captured(), _Captured()
-        kept = dict(os.environ), os.getcwd(), sys.stdout, sys.stderr, os.umask(0o022), os.dup(0)
+        kept = os.getcwd(), sys.stdout, sys.stderr, os.umask(umask), os.dup(0)
         reading, writing = os.pipe()
         os.write(writing, stdin)
         os.close(writing)
         os.dup2(reading, 0)
         os.close(reading)
-        env = self.env(author, **more)
+        env = {os.fsencode(k): os.fsencode(v) for k, v in self.env(author, **more).items()}
+        before = set_environ(env)
         try:
-            os.environ.clear()
-            os.environ.update(env)
             os.chdir(cwd or self.project)
             sys.stdout, sys.stderr = out, err
             code = RELAY.main([str(word) for word in words], str(SCRIPT))
         finally:
-            os.environ.clear()
-            os.environ.update(kept[0])
-            os.chdir(kept[1])
-            sys.stdout, sys.stderr = kept[2], kept[3]
-            os.umask(kept[4])
-            os.dup2(kept[5], 0)
-            os.close(kept[5])
+            set_environ(before)
+            os.chdir(kept[0])
+            sys.stdout, sys.stderr = kept[1], kept[2]
+            os.umask(kept[3])
+            os.dup2(kept[4], 0)
+            os.close(kept[4])
         return Done(code, out.text(), err.text())
 
     def ok(self, author, *words, **more) -> Done:
@@ -205,30 +295,83 @@ class Stage:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
 
-    def send(self, author, kind, text="# Text\n", ask="look at it", *more) -> Done:
+    def places(self, text):
+        """Makes the places exist that the findings of a text name; git ignores the new files."""
+        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        names = r'(?m)^[-* ]*(?i:blocker|major|minor|nit):?[ \t]+("[^"\n]+"|[^\s"]\S*)'
+        for name in re.findall(names, text):
+            name = re.sub(r":[0-9-]*:?$", "", name.strip('"')).rstrip(":")
+            path = self.project / name
+            inside = name not in ("", "-") and ".." not in name and "\\" not in name
+            inside &= max(map(len, name.encode().split(b"/"))) < 256
+            if inside and not name.startswith("/") and not os.path.lexists(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("line\n" * 2000)
+                exclude = self.project / ".git" / "info" / "exclude"
+                if exclude.parent.parent.is_dir():
+                    exclude.parent.mkdir(exist_ok=True)
+                    with exclude.open("a") as file:
+                        file.write(re.sub(r"([*?\[!# ])", r"\\\1", f"/{name}") + "\n")
+
+    def send(self, author, kind, text="# Text\n", ask="look at it", *more, **env) -> Done:
         """The second half of a turn; the file is new each time."""
         self.sent += 1
+        self.places(text)
         path = self.file(text, f"{kind}-{self.sent}.md")
-        return self.ok(author, "send", "--kind", kind, "--file", path, "--next", ask, *more)
+        return self.ok(author, "send", "--kind", kind, "--file", path, "--next", ask, *more, **env)
 
     def try_send(self, author, kind, text="# Text\n", *more) -> Done:
         """As `send`, which may be refused."""
         self.sent += 1
+        self.places(text)
         path = self.file(text, f"{kind}-{self.sent}.md")
         return self.run(author, "send", "--kind", kind, "--file", path, "--next", "go on", *more)
 
+    def link_skill(self) -> dict[str, str]:
+        """Symlinks to this checkout among the user's own skills; how each host types relay then."""
+        relays = {}
+        for host, place in (("claude", ".claude"), ("codex", ".agents")):
+            link = self.home / place / "skills/agent-relay"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(SCRIPT.parent.parent)
+            relays[host] = f"{link}/bin/relay"
+        return relays
+
     def open_pair(self, topic="demo") -> pathlib.Path:
-        """A pair that claude opened and codex joined."""
+        """A pair that claude opened and codex joined. The first of its kind is; of the others, the
+        files are written as it left them."""
+        made = topic, time.strftime("%Y%m%d", time.gmtime())
+        usual = self.untouched()
+        if usual and made in _OPENED:
+            now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()).encode()
+            slug, files = _OPENED[made]
+            write_tree(self.shared, {n: c and STAMP.sub(now, c) for n, c in files.items()}, 0o077)
+            return self.shared / slug
         slug = self.ok("claude", "bootstrap", "--topic", topic).out.split()[0]
         self.ok("codex", "next")
+        if usual:
+            _OPENED[made] = slug, read_tree(self.shared)
         return self.shared / slug
+
+    def untouched(self):
+        """Whether nothing was done yet in this project and nothing is special about it."""
+        git = self.project / ".git"
+        told = "HEAD", "config", "refs/heads/main"
+        return (
+            "env" not in vars(self)
+            and {RELAY.host_process.__module__, RELAY._ancestors.__module__} == {"relay"}
+            and self.project.name == "project"
+            and os.listdir(self.project) == [".git"]
+            and {f".git/{name}" for name in os.listdir(git)} <= _TEMPLATE.keys()
+            and all((git / name).read_bytes() == _TEMPLATE[f".git/{name}"] for name in told)
+        )
 
     def snapshot(self, *folders):
         """Every path below these directories (without any: the stage's): mode, mtime and content."""
         found = {}
         for root in folders or (self.folder,):
             for path in [root, *root.rglob("*")]:
-                if path.name == ".lock":
+                if path.name == ".lock" or "/.git/relay" in str(path):
                     continue
                 status = os.lstat(path)
                 content = None
@@ -236,7 +379,10 @@ class Stage:
                     content = os.readlink(path)
                 elif path.is_file():
                     content = path.read_bytes()
-                found[str(path)] = status.st_mode, status.st_mtime_ns, content
+                moved = (
+                    0 if path.name == ".git" else status.st_mtime_ns
+                )  # The second copy is in it.
+                found[str(path)] = status.st_mode, moved, content
         return found
 
     def litter(self):
@@ -244,6 +390,11 @@ class Stage:
         paths = self.shared.rglob("*")
         left = [p for p in paths if p.name.endswith(".tmp") or p.parent.name in (".seq", ".draft")]
         return sorted(str(path.relative_to(self.shared)) for path in left)
+
+
+def seeds(first, count):
+    """Seeds from `first` on, for tests of random histories."""
+    return range(first, first + count * MORE)
 
 
 def sidecar(pair, number):
@@ -263,7 +414,6 @@ def dispositions(*lines):
 
 def reseal(pair, stem, change=lambda sidecar: None, text=lambda text: text):
     """Change a published artifact's sidecar and text, and make all of its hashes agree again."""
-    import re
 
     def write(path, content):
         path.chmod(0o600)
@@ -292,13 +442,37 @@ def relay():
 
 @pytest.fixture(scope="session", autouse=True)
 def template(tmp_path_factory):
-    _TEMPLATE.append(Stage(tmp_path_factory.mktemp("template")).project)
+    project = Stage(tmp_path_factory.mktemp("template")).project
+    shutil.rmtree(project / ".git" / "logs")
+    _TEMPLATE.update(read_tree(project))
+
+
+REAL = RELAY.change_set, RELAY.ScratchProject.run, RELAY.ScratchProject.send
+REMEMBERED = remembering(RELAY, PATH)
 
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
+    """A stage without what takes most of the time and proves nothing new in each test: waiting for
+    the disk, git asked again about a tree it knows, and doctor's proof that publishing works.
+    Processes of their own do all of it."""
     monkeypatch.setenv("HOME", "/nonexistent/the-real-home-is-off-limits")
     monkeypatch.setenv("TZ", "UTC")
-    # Waiting for the disk is half of a test's time. Processes of their own do wait.
     monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr(RELAY, "change_set", REMEMBERED)
+    monkeypatch.setattr(RELAY.ScratchProject, "run", lambda *_: "")
+    monkeypatch.setattr(RELAY.ScratchProject, "send", lambda *_: ("", 1.0))
     return Stage(tmp_path)
+
+
+@pytest.fixture
+def real_git(stage, monkeypatch):
+    """Git is asked for every snapshot."""
+    monkeypatch.setattr(RELAY, "change_set", REAL[0])
+
+
+@pytest.fixture
+def real_proof(stage, monkeypatch):
+    """Doctor publishes and waits, in processes of its own."""
+    monkeypatch.setattr(RELAY.ScratchProject, "run", REAL[1])
+    monkeypatch.setattr(RELAY.ScratchProject, "send", REAL[2])

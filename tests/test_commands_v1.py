@@ -422,9 +422,10 @@ def test_init_makes_the_ledgers_root(stage):
 def test_an_issue_is_named_by_a_unique_beginning_only(stage):
     env = {"RELAY_ISSUES_DIR": str(stage.folder / "issues")}
     names = [
-        os.path.basename(stage.ok("claude", "issue", "add", "--title", "t", **env).out.strip())[:-3]
-        for _ in range(2)
+        os.path.basename(stage.ok("claude", "issue", "add", "--title", t, **env).out.strip())[:-3]
+        for t in ("one", "two", "one")
     ]
+    assert names[0] == names.pop(), "the same report again is no second one"
     for wanted in (names[0][:4], "", "9999", "../x", "*", "a b"):
         assert stage.run("claude", "issue", "show", wanted, **env).code == 2, wanted
     assert stage.run("claude", "issue", "resolve", names[0][:4], **env).code == 2

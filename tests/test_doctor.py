@@ -1,7 +1,11 @@
 """Doctor, preflight and issues: what they report, and what `--fix` removes."""
 
 import os
+import shutil
+import subprocess
 import time
+
+import pytest
 
 
 def test_a_sound_ledger_is_all_well(stage):
@@ -9,6 +13,16 @@ def test_a_sound_ledger_is_all_well(stage):
     done = stage.ok("claude", "doctor")
     assert "all well" in done.out
     assert stage.ok("claude", "doctor", "--json").json["findings"] == []
+
+
+def test_the_summary_counts_pairs_and_checks(stage):
+    stage.open_pair()
+    checks = stage.ok("claude", "doctor", "--json").json["passed"]
+    first = stage.ok("claude", "doctor").out.split("\n")[0]
+    assert first == f"all well: 1 pair, {len(checks)} checks" and len(checks) >= 20
+    stage.shared.chmod(0o750)
+    first = stage.run("claude", "doctor").out.split("\n")[0]
+    assert first == f"1 warning: 1 pair, {len(checks)} checks"
 
 
 def test_every_problem_has_an_id_a_sentence_and_a_remedy(stage):
@@ -46,12 +60,63 @@ def test_preflight_exits_2_without_a_ledger_and_0_with_one(stage):
     assert {"identity.author", "mount.sentinel", "pair.binding", "fs.posix_mode"} <= names
 
 
-def test_preflight_warns_of_a_ledger_that_others_can_read_and_fails_where_they_can_write(stage):
+@pytest.mark.parametrize(
+    ("mode", "status", "severity"),
+    [(0o700, "pass", ""), (0o701, "warn", "warning"), (0o750, "warn", "warning")]
+    + [(0o755, "warn", "warning"), (0o720, "fail", "error"), (0o777, "fail", "error")],
+)
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_ledger_wider_than_its_owner_is_reported(stage, mode, status, severity, fresh):
     stage.open_pair()
-    for mode, status in ((0o750, "warn"), (0o777, "fail")):
-        stage.shared.chmod(mode)
-        rows = stage.run("claude", "preflight", "--json").json["checks"]
-        assert status in {row["status"] for row in rows}, (oct(mode), rows)
+    if fresh:  # One of 1.x, which has no directory of relay's own.
+        shutil.rmtree(stage.shared / "_relay")
+    stage.shared.chmod(mode)
+    rows = stage.run("claude", "preflight", "--json").json["checks"]
+    (row,) = (row for row in rows if row["name"] == "fs.posix_mode")
+    assert row["status"] == status and (status == "pass" or f"{mode:04o}" in row["detail"])
+    assert status == "pass" or row["remedy"] == f"chmod 700 {stage.shared}"
+    found = stage.run("claude", "doctor", "--json").json["findings"]
+    found = [row for row in found if row["id"] in ("ledger.open", "ledger.readable")]
+    assert [row["severity"] for row in found] == ([severity] if severity else [])
+
+
+@pytest.mark.parametrize("where", ["main", "below", "linked"])
+@pytest.mark.parametrize("info", [True, False])
+def test_a_committed_ledger_is_named_with_two_commands_that_mend_it(stage, where, info):
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    assert stage.ok("claude", "doctor").code == 0
+    stage.git("add", "-f", ".shared")
+    stage.git("commit", "-q", "-m", "oops")
+    if info:
+        (stage.project / ".git/info").mkdir(exist_ok=True)
+    place = stage.project
+    if where == "below":
+        place = stage.project / "a b"
+        place.mkdir()
+    if where == "linked":
+        place = stage.folder / "linked tree"
+        stage.git("worktree", "add", "-q", place, "HEAD")
+    done = stage.run("claude", "doctor", "--json", cwd=place)
+    rows = [row for row in done.json["findings"] if row["id"] == "ledger.tracked"]
+    assert done.code == 1 and len(rows) == 1 + (where == "linked")
+    for row in rows:
+        assert "git rm -r --cached .shared" in row["remedy"]
+        assert ("info/exclude" if info else ".gitignore") in row["remedy"]
+        subprocess.run(["sh", "-c", row["remedy"]], cwd=place, check=True, capture_output=True)
+    stage.git("commit", "-q", "-m", "not any more")
+    assert stage.git("ls-files", ".shared") == "" and (pair / "001-claude-plan.md").exists()
+    done = stage.run("claude", "doctor", "--json", cwd=place)
+    assert "ledger.tracked" not in {row["id"] for row in done.json["findings"]}
+    assert stage.git("status", "--porcelain", ".shared") == ""
+
+
+def test_preflight_warns_of_a_committed_ledger(stage):
+    stage.open_pair()
+    stage.git("add", "-f", ".shared")
+    done = stage.run("claude", "preflight", "--json")
+    (row,) = (row for row in done.json["checks"] if row["name"] == "ledger.tracked")
+    assert done.code == 1 and row["status"] == "warn" and "git rm" in row["remedy"]
 
 
 def test_an_issue_is_added_listed_shown_and_resolved(stage):
@@ -72,3 +137,74 @@ def test_an_issue_directory_that_cannot_be_written_is_refused_with_the_way_out(s
     blocked.write_text("")
     done = stage.refused("claude", "issue", "add", "--title", "t", RELAY_ISSUES_DIR=f"{blocked}/x")
     assert "RELAY_ISSUES_DIR" in done.err
+
+
+def test_preflight_says_of_a_file_system_what_it_tried(stage, monkeypatch):
+    """A check that is reported as passed was made: each of these faults changes one row."""
+    stage.open_pair()
+
+    def rows():
+        checks = stage.run("claude", "preflight", "--json").json["checks"]
+        return {row["name"]: (row["status"], row["detail"]) for row in checks}
+
+    sound = rows()
+    names = ("tmp_rename", "mtime_monotonic", "symlink_ops", "sha256_stable", "fsync_readback")
+    assert all(sound[f"fs.{name}"] == ("pass", "ok") for name in names)
+
+    def no_links(*_, **__):
+        raise OSError(95, "Operation not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", no_links)
+        assert "no hard links" in rows()["fs.symlink_ops"][1]
+    real = os.lstat
+
+    class Back:
+        """The status of a file whose times run backwards."""
+
+        def __init__(self, status):
+            self.status = status
+
+        def __getattr__(self, name):
+            return 0.0 if name == "st_mtime" else getattr(self.status, name)
+
+    def lstat(path, **more):
+        status = real(path, **more)
+        return Back(status) if str(path).endswith("/second") else status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", lstat)
+        changed = rows()
+    assert changed["fs.mtime_monotonic"][0] == "warn"
+    assert changed["fs.tmp_rename"] == sound["fs.tmp_rename"]
+
+
+def test_a_repository_that_git_refuses_is_not_called_untracked(stage):
+    stage.open_pair()
+    (stage.project / ".git/config").write_text("[broken\n")
+    checks = stage.run("claude", "preflight", "--json").json["checks"]
+    assert {row["name"]: row["status"] for row in checks}["ledger.tracked"] == "warn"
+
+
+def test_of_many_problems_of_one_kind_the_first_few_are_shown(stage):
+    pair = stage.open_pair()
+    then = time.time() - 9 * 3600
+    for number in range(12):
+        litter = pair / f".left.{number:08}.tmp"
+        litter.write_text("x")
+        os.utime(litter, (then, then))
+    done = stage.run("claude", "doctor")
+    assert done.out.count(".left.") == 5 and "7 more of litter.stopped" in done.out
+    done = stage.run("claude", "doctor", "--verbose")
+    assert done.out.count(".left.") == 12 and "more of" not in done.out
+    assert done.out.startswith("12 warnings: 1 pair, ")
+
+
+def test_doctor_publishes_and_wakes_a_process_that_waits(stage, real_proof):
+    stage.open_pair()
+    before = stage.snapshot(stage.shared / "_relay").keys()
+    done = stage.ok("claude", "doctor", "--json").json
+    details = {row["name"]: row["detail"] for row in done["passed"]}
+    assert "read back and removed" in details["ledger.write"]
+    assert "ms after a publish" in details["wait"] and done["findings"] == []
+    assert stage.snapshot(stage.shared / "_relay").keys() == before

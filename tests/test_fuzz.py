@@ -33,9 +33,9 @@ def test_what_once_broke_a_parser_ends_in_a_value_or_a_documented_error(ground):
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_cases_end_in_a_value_or_a_documented_error(ground, capsys):
+def test_thousands_of_cases_end_in_a_value_or_a_documented_error(ground, capsys):
     seed = int(os.environ.get("RELAY_FUZZ_SEED") or time.time())
-    count = int(os.environ.get("RELAY_FUZZ_COUNT") or 100_000)
+    count = int(os.environ.get("RELAY_FUZZ_COUNT") or 10_000)
     with capsys.disabled():
         print(f"\nfuzz: seed {seed}, {count} cases (RELAY_FUZZ_SEED={seed} plays the same)")
     played, spent = fuzz.play(ground, seed, range(count))

@@ -101,6 +101,7 @@ def test_a_session_that_nobody_sits_at_is_not_woken_and_its_prompts_are_no_users
 
 
 def test_a_codex_exec_is_neither_nudged_nor_told_that_it_will_be(relay, stage, monkeypatch):
+    stage.link_skill()
     stage.ok(None, "hooks", "install", "--target", "codex", "--nudge")
     around = [(7, "codex", ["/bin/codex", "exec", "resume", "--last"])]
     monkeypatch.setattr(relay, "_ancestors", lambda: iter(around))
@@ -223,6 +224,63 @@ def test_a_turn_that_ends_with_nothing_to_wake_it_is_told_so_once(stage, pair):
     hook(stage, "claude", "SessionStart")
     stage.send("claude", "note")
     assert hook(stage, "claude", "Stop").told is None, "its host watches the ledger"
+
+
+def task(command, **more):
+    """A command in the background, as Claude Code reports it at the end of a turn."""
+    return {"id": "b1", "type": "shell", "status": "running", "command": command, **more}
+
+
+SUBAGENT = {"id": "a1", "type": "subagent", "status": "running", "agent_type": "general-purpose"}
+
+
+@pytest.mark.parametrize("move", ["unread", "read", "wait"])
+@pytest.mark.parametrize(
+    "at_work",
+    [
+        task(f"{SCRIPT} next --wait 1500"),
+        task(f"{SCRIPT} wait --timeout 600", status="pending"),
+        task(f"python3 '{SCRIPT}' next --pair-id x --wait"),
+        task(f"cd x && {SCRIPT} next --wait; echo woken"),
+        SUBAGENT,
+    ],
+    ids=["next", "wait", "python", "compound", "subagent"],
+)
+def test_a_turn_may_end_while_a_wait_or_a_sub_agent_is_at_work(stage, pair, move, at_work):
+    """Its end wakes Claude Code. It counts before it holds its lock; said is only what it leaves."""
+    stage.send("claude" if move == "wait" else "codex", "plan")
+    if move == "read":
+        stage.ok("claude", "next")
+    for _ in range(2):
+        tasks = [task("make watch"), at_work]
+        assert hook(stage, "claude", "Stop", background_tasks=tasks).told is None
+    left = hook(stage, "claude", "Stop", background_tasks=[]).told
+    assert left and left["decision"] == "block", "no token was taken meanwhile"
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [task("make watch")],
+        [task(f"{SCRIPT} next")],
+        [task(f"{SCRIPT} send --kind note --file wait --next 'do not --wait'")],
+        [task(f"{SCRIPT} next; other --wait")],
+        [task(f"{SCRIPT} statusline --watch")],
+        [{"type": "shell"}, {"type": ["subagent"]}, "subagent", None, 5],
+        {"type": "subagent"},
+        "subagent",
+        None,
+    ],
+)
+def test_other_work_in_the_background_keeps_no_turn_from_going_on(stage, pair, tasks):
+    stage.send("codex", "plan")
+    told = hook(stage, "claude", "Stop", background_tasks=tasks).told
+    assert "001 plan by codex waits for you" in told["reason"]
+
+
+def test_the_end_of_a_command_wakes_no_codex_whatever_it_reports(stage, pair):
+    stage.send("claude", "plan")
+    assert hook(stage, "codex", "Stop", background_tasks=[SUBAGENT]).told["decision"] == "block"
 
 
 def test_a_held_wait_wakes_by_its_end_and_hooks_leave_it_to_it(stage, pair):
@@ -579,12 +637,13 @@ def nudged(stage, env, kind="plan", **codex):
 
 
 def test_a_publish_nudges_an_idle_codex_where_the_user_has_switched_that_on(stage):
+    relay = stage.link_skill()["codex"]
     stage.ok(None, "hooks", "install", "--target", "codex", "--nudge")
     told = nudged(stage, codex_on_path(stage), CODEX_THREAD_ID=UUID)
     slug = next(stage.shared.glob("2*")).name
     assert (
         told[:4] == ["queue", "--thread", UUID, "--message"]
-        and told[4] == f"relay: 001 waits in {slug}. Run: {SCRIPT} next"
+        and told[4] == f"relay: 001 waits in {slug}. Run: {relay} next"
     )
     stage.ok("codex", "next", CODEX_THREAD_ID=UUID)
     hook(stage, "codex", "SessionStart", env={"RELAY_AGENT_SESSION_ID": UUID})
@@ -610,6 +669,7 @@ def test_a_publish_nudges_an_idle_codex_where_the_user_has_switched_that_on(stag
     ],
 )
 def test_nobody_is_nudged_without_need_or_leave(stage, why):
+    stage.link_skill()
     stage.ok(
         None,
         "hooks",
@@ -654,6 +714,7 @@ def test_nobody_is_nudged_without_need_or_leave(stage, why):
 
 @pytest.mark.parametrize("why", ["no codex", "queue fails"])
 def test_a_nudge_that_could_not_reach_codex_lets_it_hold_waits_again(stage, why):
+    stage.link_skill()
     stage.ok(None, "hooks", "install", "--target", "codex", "--nudge")
     missed = stage.shared / "_relay/hook-state/nudge-missed"
     env = {"PATH": "/usr/bin:/bin"} if why == "no codex" else codex_on_path(stage, "exit 1")
@@ -689,6 +750,7 @@ def test_a_nudge_that_could_not_reach_codex_lets_it_hold_waits_again(stage, why)
 
 
 def test_a_codex_whose_turn_ended_is_nudged_though_a_wait_of_it_still_runs(stage):
+    stage.link_skill()
     stage.ok(None, "hooks", "install", "--target", "codex", "--nudge")
     stage.ok("claude", "bootstrap", "--topic", "t")
     stage.ok("codex", "next", CODEX_THREAD_ID=UUID)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
+import shutil
 import stat
 import subprocess
 
 import pytest
-from conftest import ROOT, SCRIPT
+from conftest import ROOT, SCRIPT, Done
 
 OTHER = {"hooks": [{"type": "command", "command": "echo mine", "timeout": 7}]}
 # Settings as people have them: laid out by hand, by other tools, with and without hooks.
@@ -57,10 +59,16 @@ HOSTS = ("claude", "codex")
 
 
 @pytest.fixture
-def homes(stage):
-    """Both hosts have been started once: their folders are there."""
+def relays(stage):
+    """How each host types relay: by the user's own symlinks to this checkout."""
+    return stage.link_skill()
+
+
+@pytest.fixture
+def homes(stage, relays):
+    """Both hosts have been started once: their directories are there."""
     for host in HOSTS:
-        (stage.home / f".{host}").mkdir()
+        (stage.home / f".{host}").mkdir(exist_ok=True)
     return {
         "claude": stage.home / ".claude/settings.json",
         "codex": stage.home / ".codex/hooks.json",
@@ -109,7 +117,8 @@ def test_uninstall_leaves_byte_for_byte_what_install_found(stage, homes, host, n
     assert path.read_bytes() == installed, "run again, it changes nothing"
     stage.ok(None, "hooks", "uninstall", "--target", host)
     assert path.read_bytes() == FOUND[name].encode()
-    assert [p.name for p in path.parent.iterdir()] == [path.name], "no backup is left"
+    left = {p.name for p in path.parent.iterdir()} - {"skills"}
+    assert left == {path.name}, "no backup is left"
 
 
 def test_a_file_that_was_not_there_is_not_there_after_uninstall(stage, homes):
@@ -141,11 +150,12 @@ def test_uninstall_keeps_what_others_changed_meanwhile(stage, homes, host, name)
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_moved_relay_renews_its_entries_in_their_places(stage, homes, host):
+def test_a_moved_relay_renews_its_entries_in_their_places(stage, homes, relays, host):
     path = homes[host]
     path.write_text(json.dumps({"hooks": {"Stop": [OTHER]}}, indent=2))
     stage.ok(None, "hooks", "install", "--target", host)
-    moved = path.read_text().replace(str(SCRIPT), "/old/place/bin/relay")
+    moved = path.read_text().replace(relays[host], "/old/place/bin/relay")
+    assert "/old/place" in moved
     value = json.loads(moved)
     value["hooks"]["Stop"].append(OTHER)
     path.write_text(json.dumps(value, indent=2))
@@ -153,6 +163,76 @@ def test_a_moved_relay_renews_its_entries_in_their_places(stage, homes, host):
     renewed = json.loads(path.read_text())
     assert "/old/place" not in path.read_text() and len(own(renewed, host)) == len(own(value, host))
     assert renewed["hooks"]["Stop"][0] == renewed["hooks"]["Stop"][2] == OTHER
+
+
+@pytest.fixture
+def projects_own(stage, homes):
+    """A copy of the skill that came with a project, and a home with no skill in it."""
+    for link in stage.home.glob(".*/skills/agent-relay"):
+        link.unlink()
+    skill = stage.project / ".agents/skills/agent-relay"
+    shutil.copytree(SCRIPT.parent.parent, skill)
+    return skill
+
+
+def typed(stage, skill, *words, cwd=None):
+    """Types the relay of one copy of the skill."""
+    done = subprocess.run(
+        (skill / "bin/relay", *words),
+        cwd=cwd or stage.project,
+        env=stage.env(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("how", ["clone", "worktree", "by a symlink to the project", "relative"])
+def test_a_projects_own_copy_of_the_skill_installs_no_hooks(stage, homes, projects_own, how):
+    """A later pull of that repository would control every project of the user."""
+    skill, cwd = projects_own, None
+    if how == "worktree":
+        stage.git("add", "-A")
+        stage.git("commit", "-q", "-m", "skill")
+        stage.git("worktree", "add", "-q", str(stage.folder / "linked"))
+        skill = stage.folder / "linked/.agents/skills/agent-relay"
+    elif how == "by a symlink to the project":
+        (stage.folder / "elsewhere").symlink_to(stage.project)
+        skill = stage.folder / "elsewhere/.agents/skills/agent-relay"
+    elif how == "relative":
+        cwd, skill = skill / "references", pathlib.Path("..")
+    before = stage.snapshot(stage.home)
+    for words in ((), ("--target", "both"), ("--dry-run",), ("--nudge",)):
+        done = typed(stage, skill, "hooks", "install", *words, cwd=cwd)
+        assert done.code == 2 and not done.out, done
+        why, hint = done.err.splitlines()
+        assert "git work tree" in why and why.count("agent-relay/bin/relay") == 1
+        assert hint.startswith("hint: npx skills add ") and " -g " in hint and "README" in hint
+        assert stage.snapshot(stage.home) == before and not stage.shared.exists()
+    assert typed(stage, skill, "hooks", "status", cwd=cwd).code == 0
+    assert typed(stage, skill, "hooks", "uninstall", cwd=cwd).code == 0
+
+
+@pytest.mark.parametrize("where", ["copy", "symlink", "dotfiles", "stray .git"])
+def test_what_the_user_has_installed_installs_hooks(stage, homes, projects_own, where):
+    """The user's own skills count wherever they lead to, and in a home that is in git too."""
+    skill = stage.home / ".agents/skills/agent-relay"
+    skill.parent.mkdir(parents=True, exist_ok=True)
+    if where == "symlink":
+        skill.symlink_to(projects_own)
+    elif where == "stray .git":  # As Codex's sandbox leaves it behind in /tmp.
+        (stage.folder / ".git").mkdir()
+        skill = stage.folder / "opt/agent-relay"
+        shutil.copytree(projects_own, skill)
+    else:
+        shutil.copytree(projects_own, skill)
+    if where == "dotfiles":
+        stage.git("init", "-q", cwd=stage.home)
+    assert typed(stage, skill, "hooks", "install").code == 0
+    for host in HOSTS:
+        entries = own(json.loads(homes[host].read_text()), host)
+        assert all(f"{skill}/bin/relay" in entry["command"] for _, entry in entries) and entries
 
 
 BAD = {
@@ -219,11 +299,14 @@ def test_a_read_only_file_and_a_folder_in_its_place_are_not_written(stage, homes
     assert done.code == 2 and "not a regular file" in done.err and homes["codex"].is_dir()
 
 
-def test_dry_run_says_what_would_be_added_and_changes_nothing(stage, homes):
+def test_dry_run_says_what_would_be_added_and_changes_nothing(stage, homes, relays):
     homes["claude"].write_text(FOUND["usual"])
     before = stage.snapshot(stage.home)
     done = stage.ok(None, "hooks", "install", "--dry-run", "--nudge")
-    assert f"{SCRIPT} hook claude Stop || true" in done.out and "would be changed" in done.out
+    assert (
+        f"{relays['claude']} hook claude Stop || true" in done.out
+        and "would be changed" in done.out
+    )
     stage.ok(None, "hooks", "uninstall", "--dry-run")
     assert stage.snapshot(stage.home) == before and not stage.shared.exists()
 
@@ -231,11 +314,14 @@ def test_dry_run_says_what_would_be_added_and_changes_nothing(stage, homes):
 def test_no_host_here_is_said_and_a_named_one_is_made(stage):
     done = stage.run(None, "hooks", "install")
     assert done.code == 2 and "neither host" in done.err
+    link = stage.home / ".agents/skills/agent-relay"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(SCRIPT.parent.parent)
     stage.ok(None, "hooks", "install", "--target", "codex")
     assert (stage.home / ".codex/hooks.json").exists()
 
 
-def test_entries_that_a_user_has_put_beside_relays_in_one_group_stay(stage, homes):
+def test_entries_that_a_user_has_put_beside_relays_in_one_group_stay(stage, homes, relays):
     mine, old = (
         OTHER["hooks"][0],
         {"type": "command", "command": "/old/bin/relay hook claude Stop || true"},
@@ -247,7 +333,7 @@ def test_entries_that_a_user_has_put_beside_relays_in_one_group_stay(stage, home
     entries = json.loads(homes["claude"].read_text())["hooks"]["Stop"][0]["hooks"]
     assert (
         entries[0] == entries[2] == mine
-        and entries[1]["command"] == f"{SCRIPT} hook claude Stop || true"
+        and entries[1]["command"] == f"{relays['claude']} hook claude Stop || true"
     )
     stage.ok(None, "hooks", "uninstall", "--target", "claude")
     assert json.loads(homes["claude"].read_text())["hooks"] == {
@@ -275,14 +361,15 @@ def test_rules_stand_for_paths_with_blanks_too(stage):
     )
 
 
-def test_the_strings_are_the_same_in_every_version(stage, homes):
+def test_the_strings_are_the_same_in_every_version(stage, homes, relays):
     """Codex trusts a hook by its bytes. A change here un-trusts it for every user: is it worth that?"""
     stage.ok(None, "hooks", "install")
     told = json.loads(homes["codex"].read_text())["hooks"]
-    command = f"{SCRIPT} hook codex %s || true"
+    command = f"{relays['codex']} hook codex %s || true"
+    seconds = {"SessionStart": 5, "UserPromptSubmit": 5, "Stop": 5, "SessionEnd": 3}
     plain = {
-        event: [{"hooks": [{"type": "command", "command": command % event, "timeout": 5}]}]
-        for event in ("SessionStart", "UserPromptSubmit", "Stop", "SessionEnd")
+        event: [{"hooks": [{"type": "command", "command": command % event, "timeout": timeout}]}]
+        for event, timeout in seconds.items()
     }
     plain["PreToolUse"] = [
         {
@@ -294,13 +381,13 @@ def test_the_strings_are_the_same_in_every_version(stage, homes):
 
 
 @pytest.mark.parametrize("program", ["sh", "bash"])
-def test_the_wake_of_the_settings_lets_only_relays_own_through(stage, homes, program):
+def test_the_wake_of_the_settings_lets_only_relays_own_through(stage, homes, relays, program):
     stage.ok(None, "hooks", "install", "--target", "claude")
     entry = json.loads(homes["claude"].read_text())["hooks"]["FileChanged"][0]["hooks"][0]
     assert entry["asyncRewake"] is True
     fake = stage.folder / "fake/bin/relay"
     fake.parent.mkdir(parents=True)
-    command = entry["command"].replace(str(SCRIPT), str(fake))
+    command = entry["command"].replace(relays["claude"], str(fake))
     event = json.dumps(
         {"session_id": "x", "file_path": "/p/.shared/x/001-codex-plan.ready", "event": "add"}
     )
@@ -347,6 +434,10 @@ def test_the_plugin_calls_the_same_events_and_both_together_are_said(stage, home
         "Stop",
         "SessionEnd",
         "FileChanged",
+    }
+    assert {e: g["hooks"][0]["timeout"] for e, (g,) in plugin.items()}.items() >= {
+        ("SessionEnd", 3),
+        ("Stop", 5),
     }
     homes["claude"].write_text(json.dumps({"enabledPlugins": {"agent-relay@agent-relay": True}}))
     (stage.home / ".codex/config.toml").write_text(
@@ -464,14 +555,14 @@ def test_the_line_lives_until_nobody_reads_it(stage):
 
 
 @pytest.mark.parametrize("name", [n for n in FOUND if n != "deep-strings"])
-def test_the_status_line_is_installed_and_taken_out_byte_for_byte(stage, homes, name):
+def test_the_status_line_is_installed_and_taken_out_byte_for_byte(stage, homes, relays, name):
     path = homes["claude"]
     path.write_bytes(FOUND[name].encode())
     stage.ok(None, "statusline", "install")
     told = json.loads(path.read_text())["statusLine"]
     assert told == {
         "type": "command",
-        "command": f"{SCRIPT} statusline",
+        "command": f"{relays['claude']} statusline",
         "padding": 0,
         "refreshInterval": 10,
     }
@@ -486,9 +577,10 @@ def test_the_status_line_is_installed_and_taken_out_byte_for_byte(stage, homes, 
     )
 
 
-def test_relays_own_line_from_another_place_is_renewed_with_force_only(stage, homes):
+def test_relays_own_line_from_another_place_is_renewed_with_force_only(stage, homes, relays):
     stage.ok(None, "statusline", "install")
-    homes["claude"].write_text(homes["claude"].read_text().replace(str(SCRIPT), "/old/bin/relay"))
+    moved = homes["claude"].read_text().replace(relays["claude"], "/old/bin/relay")
+    homes["claude"].write_text(moved)
     old = homes["claude"].read_text()
     assert (
         "--force" in stage.ok(None, "statusline", "install").out

@@ -1,4 +1,4 @@
-"""A part of a day, 3,000 turns (a whole one: RELAY_SOAK_TURNS=10000 RELAY_SOAK_PAIRS=500; the same again: RELAY_SOAK_SEED):
+"""A part of a day, 800 turns (a whole one: RELAY_SOAK_TURNS=10000 RELAY_SOAK_PAIRS=500; the same again: RELAY_SOAK_SEED):
 nothing is lost or doubled, and nothing grows with the day."""
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from helpers.soak import Soak
 
 pytestmark = pytest.mark.slow
 TURNS, PAIRS = (
-    int(os.environ.get("RELAY_SOAK_TURNS", "3000")),
-    int(os.environ.get("RELAY_SOAK_PAIRS", "150")),
+    int(os.environ.get("RELAY_SOAK_TURNS", "800")),
+    int(os.environ.get("RELAY_SOAK_PAIRS", "40")),
 )
 
 

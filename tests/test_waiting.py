@@ -402,5 +402,5 @@ def _bind_to_process(stage, author, pid):
     """Lets a binding name this process as its host, as it does under a real agent."""
     process = RELAY.process(pid)
     path = next((stage.shared / "_relay" / "bindings").glob(f"{author}-*.json"))
-    host = {field: getattr(process, field) for field in RELAY.Process.__slots__}
+    host = process._asdict()
     path.write_text(json.dumps({**json.loads(path.read_text()), "host": host}))

@@ -171,8 +171,8 @@ def test_it_follows_what_another_process_publishes_and_writes_nothing(stage, tmu
     review = stage.file("# R\n\n```findings\nblocker pay.py:2 A refund of 0\n```\n", "review.md")
     words = "send", "--kind", "review", "--file", review, "--next", "go"
     assert stage.process("claude", *words).code == 0
-    screen = terminal.until("codex's move")
-    assert "open: 1 blocker" in screen and pair.name in screen
+    screen = terminal.until("open: 1 blocker")
+    assert "codex's move" in screen and pair.name in screen
     assert screen.count(pair.name) == 1 and "send the first" not in screen
     before = stage.snapshot(stage.shared)
     terminal.do("resize-window", "-x", "40", "-y", "10")

@@ -238,7 +238,7 @@ class Ground:
         files = {"pay.py": "100644 " + "d" * 40}
         now = relay.ChangeSet("a" * 40, "b" * 40, "c" * 64, 1, files, {}, "e" * 16)
         self.change_set, self.monkeypatch = relay.change_set, monkeypatch
-        monkeypatch.setattr(relay, "change_set", lambda ctx, base: now)
+        monkeypatch.setattr(relay, "change_set", lambda *_: now)
 
     def pair(self):
         return self.relay.Ledger(self.ctx, self.project).find(self.slug)
@@ -502,6 +502,8 @@ def read_number(ground, case, dice):
             relay.parse((*words, text))
         except relay.Refusal as problem:
             assert relay.visible(problem.message) == problem.message
+        except SystemExit as ended:  # It asked for help.
+            assert "-h" in text and ended.code == 0
 
 
 def read_rsync(ground, case, dice):

@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 
@@ -60,29 +59,36 @@ class Soak:
     # ---- the world as the soak has it
 
     def _patch(self, monkeypatch):
+        change_set, trees = RELAY.change_set, {}  # The tree stays as it is.
         monkeypatch.setattr(
-            RELAY, "_scanned", functools.cache(RELAY._scanned)
-        )  # The tree stays as it is.
-        try:
-            import _sha2  # noqa: F401
-        except ImportError:  # To look for it again and again is a fifth of the time.
-            monkeypatch.setitem(sys.modules, "_sha2", None)
-        monkeypatch.setattr(RELAY.World, "now", lambda _: self.now)
+            RELAY,
+            "change_set",
+            lambda ctx, base: trees.get(base) or trees.setdefault(base, change_set(ctx, base)),
+        )
+        context_here = RELAY.context_here
+
+        def in_fast_motion(invoked):
+            ctx = context_here(invoked)
+            ctx.now = lambda: self.now
+            return ctx
+
+        monkeypatch.setattr(RELAY, "context_here", in_fast_motion)
         monkeypatch.setattr(RELAY, "main", functools.partial(self._main, RELAY.main))
+        monkeypatch.setattr(RELAY, "open", self._opened, raising=False)
         seen_process, modified_at = RELAY.process, RELAY.modified_at
+        self.here = seen_process(os.getpid())
         monkeypatch.setattr(
             RELAY,
             "process",
             lambda pid: self.live.get(pid) or (None if pid >= NO_SUCH_PID else seen_process(pid)),
         )
-        monkeypatch.setattr(RELAY, "this_process", lambda: self.own)
         monkeypatch.setattr(
             RELAY,
             "host_process",
             lambda author: self.who.host if self.who and author == self.who.author else None,
         )
         monkeypatch.setattr(RELAY, "nearest_host", lambda: self.who.author if self.who else "")
-        monkeypatch.setattr(RELAY, "is_attended", lambda author, env: True)
+        monkeypatch.setattr(RELAY, "is_attended", lambda ctx, host: True)
         monkeypatch.setattr(RELAY, "modified_at", lambda path: self._then(modified_at(path)))
         for name in {*CHANGES, *COSTS}:
             monkeypatch.setattr(os, name, self._counted(name, getattr(os, name)))
@@ -107,19 +113,41 @@ class Soak:
         def call(*given, **named):
             self.cost[name] += 1
             if name in CHANGES and (name != "open" or given[1] & (os.O_CREAT | os.O_WRONLY)):
-                self.fuse -= 1
-                if self.dead or self.fuse == 0:
-                    self.dead = True
-                    if name == "write" and self.fuse == 0:  # Half of it is there.
-                        really(given[0], given[1][: len(given[1]) // 2])
-                    raise Killed
+                self._burn()
             return really(*given, **named)
 
         return call
 
+    def _burn(self, last=lambda: None):
+        """A step that the kill may come before, and `last` what it still does then."""
+        self.fuse -= 1
+        if self.dead or self.fuse == 0:
+            if not self.dead:
+                last()
+            self.dead = True
+            raise Killed
+
+    def _opened(self, *given, **named):
+        """A file whose `write` may be killed when half of it is there."""
+        file = open(*given, **named)
+        if not hasattr(file, "raw") or not file.writable():
+            return file
+        really = file.write
+
+        class Writer:
+            __enter__ = lambda writer: writer
+            __exit__ = lambda writer, *_: file.close()
+            flush = lambda writer: file.flush()
+
+            def write(writer, content):
+                self._burn(lambda: (really(content[: len(content) // 2]), file.flush()))
+                return really(content)
+
+        return Writer()
+
     def process(self):
         pid = next(self.pids)
-        self.live[pid] = RELAY.Process(pid, "1", RELAY._namespace(), RELAY._boot())
+        self.live[pid] = self.here._replace(pid=pid, start="1")
         return self.live[pid]
 
     def session(self, author):
@@ -257,12 +285,15 @@ class Soak:
             sides["claude"], "close", "--reason", "the day ends", "--pair-id", slug, *how, kill=0.2
         )
         assert done.code == 0, (slug, done)
-        if not how and self.dice.random() < 0.1:
+        restored = not how and self.dice.random() < 0.1
+        if restored:
             self.ok(sides["claude"], "pairs", "restore", slug)
             self.ok(sides["claude"], "close", "--reason", "again", "--pair-id", slug)
             self.events["restored"] += 1
-        found = self.ok(sides["codex"], "next", "--json").json
-        assert found["action"] == "over", found
+        # Nobody is bound to a pair that was restored.
+        named = ("--pair-id", slug) if restored else ()
+        found = self.ok(sides["codex"], "next", "--json", *named).json
+        assert found["action"] == "over", (slug, how, found)
         for who in sides.values():
             if self.dice.random() < 0.6:
                 self.hook(who, "SessionEnd", reason="other")

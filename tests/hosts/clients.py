@@ -153,8 +153,15 @@ class Scene:
 
     def _claude_state(self):
         project = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
-        state = {"hasCompletedOnboarding": True, "theme": "dark", "numStartups": 3, "projects": {str(self.project): project},
-                 "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []}}  # fmt: skip
+        # Else a question about auto mode comes up in the middle of a turn, and takes what is typed.
+        state = {
+            "hasCompletedOnboarding": True,
+            "hasSeenAutoDefaultNudge": True,
+            "theme": "dark",
+            "numStartups": 3,
+            "projects": {str(self.project): project},
+            "customApiKeyResponses": {"approved": [KEY[-20:]], "rejected": []},
+        }
         (self.home / ".claude.json").write_text(json.dumps(state))
 
     def settings(self, host, given):
@@ -246,8 +253,10 @@ class Scene:
             for pid in self._daemons():
                 with contextlib.suppress(OSError):
                     os.kill(pid, number)
-            if self._daemons():
-                time.sleep(0.5)
+            for _ in range(20):
+                if not self._daemons():
+                    break
+                time.sleep(0.05)
         self.model.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -317,7 +326,7 @@ class Terminal:
         texts = (text,) if isinstance(text, str) else text
 
         def shown():
-            screen = self._past_dialog()
+            screen = self.screen
             return next((t for t in texts if t in screen), None)
 
         try:
@@ -325,15 +334,9 @@ class Terminal:
         except AssertionError as problem:
             raise AssertionError(f"{problem}\n{self.screen}") from None
 
-    def _past_dialog(self):
-        """The screen, once a question to new users who look on for a while is answered."""
-        if "Make auto mode your default permission mode?" in self.screen:
-            self.keys("Down", "Enter")
-        return self.screen
-
     def _urge(self, text):
         """A slow start can swallow an Enter, or all that was typed."""
-        if text in self._past_dialog():
+        if text in self.screen:
             self._call("send-keys", "-t", "s", "Enter")
         else:
             self.type(text)
@@ -379,11 +382,13 @@ class Terminal:
 
     def close(self):
         pid = self._call("display-message", "-p", "-t", "s", "#{pane_pid}").strip()
-        self.keys("C-c", "C-c", "C-d")
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self._call("display-message", "-p", "-t", "s", "#{pane_dead}").strip() in ("1", ""):
                 break
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int(pid), number)
-            time.sleep(0.5)
+            for _ in range(20):
+                if not pathlib.Path(f"/proc/{pid or 0}").exists():
+                    break
+                time.sleep(0.05)
         self._call("kill-server")

@@ -111,7 +111,8 @@ def test_claude_code_is_denied_by_every_tool_that_edits(scene, published):
 
 
 def test_codex_is_denied_patches_and_what_the_shell_does_is_detected(scene, published):
-    """Scene 3, Codex: patches by relative path, moves, deletions; the shell, where hooks cannot deny, leaves damage."""
+    """Scene 3, Codex: patches by relative path, moves, deletions; in the shell, which hooks
+    do not see, the file's mode denies, and who gets around that leaves damage."""
     pair = f".shared/{published.name}"
     (scene.project / "link").symlink_to(published)
     (scene.project / "new.md").write_text("x\n")
@@ -124,7 +125,9 @@ def test_codex_is_denied_patches_and_what_the_shell_does_is_detected(scene, publ
         },
         {"patch": "*** Begin Patch\n*** Delete File: link/002-codex-note.md\n*** End Patch"},
         {"patch": "*** Begin Patch\n*** Add File: fine.txt\n+x\n*** End Patch"},
-        f"echo forged >> {pair}/001-claude-plan.md; CODEX_THREAD_ID={CODEXS} {scene.relays['codex']} next",
+        f"echo forged >> {pair}/001-claude-plan.md",
+        f"chmod u+w {pair}/001-claude-plan.md; echo forged >> {pair}/001-claude-plan.md; "
+        f"CODEX_THREAD_ID={CODEXS} {scene.relays['codex']} next",
         {"say": "done"},
     ]
     before = frozen(published)
@@ -136,9 +139,10 @@ def test_codex_is_denied_patches_and_what_the_shell_does_is_detected(scene, publ
     ), told[:3]
     assert (scene.project / "fine.txt").exists() and not (published / "003-codex-note.md").exists()
     changed = {name for name, content in frozen(published).items() if before.get(name) != content}
+    assert "Permission denied" in told[4], told[4]
     assert changed == {"001-claude-plan.md"} and re.search(
-        "action: damaged: 001-claude-plan", told[4]
-    ), told[4]
+        "action: damaged: 001-claude-plan", told[5]
+    ), told[5]
     assert json.loads(scene.relay("show", "1", "--json", code=13))["artifacts"] == [], (
         "what was forged is handed to nobody"
     )

@@ -145,6 +145,15 @@ def test_npx_skills_installs_from_a_git_url_into_a_project(scene, tools, checkou
     version(scene, scene.project / ".agents/skills/agent-relay/bin/relay")
     version(scene, scene.project / ".claude/skills/agent-relay/bin/relay")
     assert not (scene.home / ".agents").exists()
+    for folder in (".agents", ".claude"):
+        done = subprocess.run(
+            (scene.project / folder / "skills/agent-relay/bin/relay", "hooks", "install"),
+            cwd=scene.project,
+            env=scene.env(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2 and "hint: npx skills add " in done.stderr, done
     scene.codex("go", part=[{"say": "done"}])
     scene.claude("go", part=[{"say": "done"}])
     for host in ("claude", "codex"):

@@ -44,7 +44,7 @@ def test_claude_code_shows_the_line_and_keeps_it_new(scene):
         scene.file("# Text\n\n## Next\nLook.\n"),
         session=CODEXS,
     )
-    claude.see("your move: 001 plan by codex", seconds=5)
+    claude.see("your move: reply to 001 plan", seconds=5)
     assert len(scene.model.of("claude")) == 2, "the line is new though nothing woke the model"
 
 

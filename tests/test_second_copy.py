@@ -1,0 +1,251 @@
+"""The record survives the working tree: what is published is in the git directory too, and comes back."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from conftest import IDENTITY
+
+
+def copy_of(stage, slug):
+    return stage.project / ".git" / "relay" / slug
+
+
+@pytest.fixture
+def asked(stage):
+    """A pair with a request that codex has read."""
+    (stage.project / "app.py").write_text("x = 2\n")
+    stage.pair = stage.open_pair()
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    return stage
+
+
+def files_of(pair):
+    """The published files and the logs of a pair, with their bytes."""
+    paths = [*pair.glob("0*"), pair / "session.json", *pair.glob(".seen/*"), *pair.glob(".sent/*")]
+    return {str(p.relative_to(pair)): p.read_bytes() for p in paths if p.suffix != ".pack"}
+
+
+def test_what_is_published_is_in_the_git_directory_with_inodes_of_its_own(asked):
+    copy = copy_of(asked, asked.pair.name)
+    assert files_of(copy).keys() == files_of(asked.pair).keys()
+    assert files_of(copy) == files_of(asked.pair)
+    for path in copy.glob("0*"):
+        assert path.stat().st_nlink == 1 and path.stat().st_mode & 0o777 == 0o400
+    assert not list(copy.rglob("*.pack")) and not (copy / ".draft").exists()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        ("git", "clean", "-fdx"),
+        ("git", "clean", "-fdX"),
+        ("git", *IDENTITY, "stash", "--all"),
+        ("rm", "-r", ".shared"),
+    ],
+    ids=lambda loss: " ".join(loss[-2:]),
+)
+def test_a_ledger_that_was_swept_away_is_named_and_comes_back(asked, loss):
+    before = files_of(asked.pair)
+    subprocess.run(loss, cwd=asked.project, env=asked.env(), check=True, capture_output=True)
+    done = asked.ok("claude", "next")
+    assert done.action == "restore" and done.next == f"restore {asked.pair.name}"
+    assert f"restore {asked.pair.name}" in asked.run("claude", "status").err
+    assert "restore" in asked.refused("claude", "bootstrap", "--topic", "demo").err
+    dry = asked.ok("claude", "restore", "--dry-run")
+    assert "would be restored" in dry.out and not asked.pair.exists()
+    asked.ok("claude", "restore")
+    assert files_of(asked.pair) == before
+    assert asked.ok("claude", "verify", asked.pair.name).code == 0
+    assert asked.ok("codex", "next").action == "reply"
+    asked.send("codex", "note")
+    assert asked.ok("claude", "next").action == "reply"
+    assert asked.ok("claude", "restore").out.startswith("nothing is missing")
+
+
+@pytest.mark.parametrize("suffix", ["md", "json", "md.sha256", "ready"])
+@pytest.mark.parametrize("how", ["edited", "gone"])
+def test_one_damaged_or_missing_file_comes_back(asked, suffix, how):
+    before = files_of(asked.pair)
+    path = asked.pair / f"001-claude-plan.{suffix}"
+    if how == "gone":
+        path.unlink()
+    elif suffix == "ready":
+        pytest.skip("its content means nothing")
+    else:
+        path.chmod(0o600)
+        path.write_text("other\n")
+    assert asked.ok("codex", "next").next == f"restore {asked.pair.name}"
+    asked.ok("codex", "restore", asked.pair.name)
+    assert files_of(asked.pair) == before
+    assert asked.ok("codex", "next").action == "reply"
+
+
+def test_what_fails_its_hash_in_the_copy_is_not_restored(asked):
+    part = copy_of(asked, asked.pair.name) / "001-claude-plan.md"
+    part.chmod(0o600)
+    part.write_text("forged\n")
+    damaged = asked.pair / "001-claude-plan.md"
+    damaged.chmod(0o600)
+    damaged.write_text("broken\n")
+    done = asked.run("codex", "restore", asked.pair.name)
+    assert done.code == 1 and "001-claude-plan" in done.out
+    assert damaged.read_text() == "broken\n"
+
+
+def test_a_good_file_is_never_replaced_and_a_newer_pair_of_that_name_is_left_alone(asked):
+    good = (asked.pair / "001-claude-plan.md").read_bytes()
+    copy = copy_of(asked, asked.pair.name)
+    for path in copy.glob("001*"):
+        path.chmod(0o600)
+        path.write_bytes(path.read_bytes() + b"x")
+    asked.run("codex", "restore", asked.pair.name)
+    assert (asked.pair / "001-claude-plan.md").read_bytes() == good
+    session = asked.pair / "session.json"
+    session.write_text(session.read_text().replace('"created_at": "2', '"created_at": "1'))
+    before = asked.snapshot(asked.shared)
+    asked.refused("codex", "restore", asked.pair.name)
+    assert asked.snapshot(asked.shared) == before
+
+
+def test_a_pair_that_is_opened_after_the_loss_gets_a_name_of_its_own(asked):
+    shutil.rmtree(asked.shared)
+    slug = asked.ok("claude", "bootstrap", "--topic", "demo", "--force").out.split()[0]
+    assert slug != asked.pair.name
+    asked.ok("claude", "restore")
+    assert asked.pair.is_dir()
+
+
+def test_a_closed_pair_and_what_the_user_decided_are_in_the_copy(asked):
+    asked.send("codex", "decision", "# Ship?\n", "@user: ship it?")
+    asked.ok("claude", "next")
+    asked.ok("claude", "continue")
+    asked.ok("claude", "close", "--reason", "done")
+    copy = copy_of(asked, asked.pair.name)
+    assert (copy / "CLOSED").read_bytes() == (
+        asked.shared / "_archive" / asked.pair.name / "CLOSED"
+    ).read_bytes()
+    shutil.rmtree(asked.shared)
+    asked.ok("claude", "restore", asked.pair.name)
+    archived = asked.shared / "_archive" / asked.pair.name
+    assert '"user": "continue"' in " ".join(
+        p.read_text() for p in archived.glob(".seen/*")
+    ).replace('":"', '": "')
+    assert "closed" in asked.ok("claude", "log", asked.pair.name).out
+
+
+def test_forget_removes_both_and_leaves_a_tombstone(asked):
+    slug = asked.pair.name
+    assert "would remove" in asked.ok("claude", "forget", slug, "--dry-run").out
+    asked.refused("claude", "forget", slug)
+    assert asked.pair.is_dir()
+    asked.ok("claude", "forget", slug, "--yes")
+    assert not asked.pair.exists()
+    assert [p.name for p in copy_of(asked, slug).iterdir()] == ["FORGOTTEN"]
+    assert asked.ok("claude", "next").action == "bootstrap"
+    asked.refused("claude", "restore", slug)
+    assert asked.ok("claude", "bootstrap", "--topic", "demo").out.split()[0] != slug
+
+
+def test_prune_removes_what_was_closed_long_ago_on_request_only(asked):
+    asked.ok("claude", "close", "--reason", "done")
+    slug = asked.pair.name
+    assert slug not in asked.ok("claude", "pairs", "prune", "--older-than", "30d").out
+    for closed in (asked.shared / "_archive" / slug / "CLOSED", copy_of(asked, slug) / "CLOSED"):
+        closed.chmod(0o600)
+        closed.write_text(closed.read_text().replace('closed_at = "2', 'closed_at = "1'))
+    assert slug in asked.ok("claude", "pairs", "prune", "--older-than", "30d", "--dry-run").out
+    assert (asked.shared / "_archive" / slug).is_dir()
+    asked.ok("claude", "pairs", "prune", "--older-than", "30d")
+    assert not (asked.shared / "_archive" / slug).exists() and not copy_of(asked, slug).exists()
+
+
+def test_the_worktree_that_held_the_ledger_may_be_removed(stage, tmp_path):
+    """Bare clones have their ledger in a linked worktree."""
+    (stage.project / "a").write_text("1\n")
+    stage.git("add", "a")
+    stage.git("commit", "-qm", "a")
+    bare = tmp_path / "bare.git"
+    stage.git("clone", "-q", "--bare", stage.project, bare)
+    one, two = tmp_path / "one", tmp_path / "two"
+    stage.git("worktree", "add", "-q", one, "-b", "one", cwd=bare)
+    stage.git("worktree", "add", "-q", two, "-b", "two", cwd=bare)
+    slug = stage.ok("claude", "bootstrap", "--topic", "demo", cwd=one).out.split()[0]
+    file = stage.file("# Plan\n\n## Next\n\nlook\n")
+    stage.ok("claude", "send", "--kind", "plan", "--file", file, cwd=one)
+    assert slug in stage.ok("claude", "next", cwd=two).out  # Found by the binding.
+    stage.git("worktree", "remove", "--force", one, cwd=bare)
+    assert stage.ok("claude", "next", cwd=two).next == f"restore {slug}"
+    stage.ok("claude", "restore", cwd=two)
+    assert stage.ok("codex", "next", cwd=two).action == "reply"
+
+
+def test_where_the_git_directory_cannot_be_written_everything_else_works(asked):
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    copies = asked.project / ".git"
+    copies.chmod(0o500)
+    try:
+        asked.send("codex", "note")
+    finally:
+        copies.chmod(0o700)
+
+
+def test_a_directory_that_is_no_ledger_is_refused_with_the_way_out(stage):
+    stage.shared.mkdir()
+    (stage.shared / "notes.txt").write_text("mine\n")
+    before = stage.snapshot(stage.shared)
+    done = stage.refused("claude", "bootstrap", "--topic", "demo")
+    assert "RELAY_SHARED_ROOT" in done.err and "notes.txt" in done.err
+    stage.refused("claude", "init")
+    assert stage.snapshot(stage.shared) == before
+
+
+@pytest.mark.parametrize("kind", ["nested", "submodule"])
+def test_a_bound_instance_finds_its_ledger_from_another_repository_within(asked, kind):
+    inner = asked.project / "inner"
+    if kind == "nested":
+        inner.mkdir()
+        asked.git("init", "-q", cwd=inner)
+    else:
+        other = asked.folder / "other"
+        other.mkdir()
+        asked.git("init", "-q", cwd=other)
+        asked.git("commit", "-q", "--allow-empty", "-m", "x", cwd=other)
+        asked.git("submodule", "--quiet", "add", other, "inner")
+    assert asked.pair.name in asked.ok("codex", "next", cwd=inner).out
+    assert asked.pair.name in asked.ok("codex", "status", cwd=inner).out
+
+
+def test_core_bare_set_by_a_host_moves_no_ledger(asked):
+    linked = asked.folder / "linked"
+    asked.git("worktree", "add", "-q", linked, "-b", "side")
+    asked.git("config", "core.bare", "true")
+    assert asked.pair.name in asked.ok("codex", "next", cwd=linked).out
+
+
+@pytest.mark.slow
+def test_a_copy_or_a_restore_that_is_killed_anywhere_is_finished_by_the_next(asked, tmp_path):
+    calls = (
+        "openat,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,write,pwrite64"
+    )
+    before, slug = files_of(asked.pair), asked.pair.name
+    for words, sweep in ((("restore",), asked.shared), (("next",), copy_of(asked, slug).parent)):
+        for number in range(1, 400, 7):
+            shutil.rmtree(sweep, ignore_errors=True)
+            kill = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}")
+            kill += ("-e", f"inject={calls}:signal=KILL:when={number}")
+            child = asked.spawn("codex", *words, before=kill)
+            child.communicate(timeout=60)
+            if child.returncode == 0:
+                break
+            asked.ok("codex", *words)
+            assert files_of(asked.pair) == before
+            asked.ok("codex", "next")
+            copied = files_of(copy_of(asked, slug))
+            assert {name: copied.get(name) for name in before if name[0] == "0"} == {
+                name: content for name, content in before.items() if name[0] == "0"
+            }
+            assert not list(copy_of(asked, slug).glob(".0*")) and not asked.litter()
