@@ -703,6 +703,7 @@ def test_a_pipe_in_the_place_of_a_file_is_seen_and_does_not_hang(approved):
 
 
 def test_a_tracked_ledger_does_not_count(stage):
+    stage.ok("claude", "init")
     write(stage, ".shared/notes.md", "one\n")
     write(stage, "sub/.shared/mine.py", "one\n")
     stage.git("add", "-f", ".")
