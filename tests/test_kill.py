@@ -282,7 +282,7 @@ def test_a_killed_send_and_what_happens_before_it_is_run_again(stage, tmp_path, 
     prepared(CASES["send"], stage)
     tracer = Tracer(tmp_path)
     dry = Copy(stage, tmp_path / "dry")
-    points = tracer.points(dry, "codex", send(dry))
+    points = sampled(tracer.points(dry, "codex", send(dry)), 2)
 
     def killed(point):
         copy = Copy(stage, tmp_path / f"{point.call}-{point.k}")
@@ -433,7 +433,7 @@ def test_a_review_killed_at_any_call_whose_tree_then_moves_never_approves_it(sta
     prepared(case, stage)
     tracer = Tracer(tmp_path)
     dry = Copy(stage, tmp_path / "dry")
-    points = tracer.points(dry, "codex", case.words(dry))
+    points = sampled(tracer.points(dry, "codex", case.words(dry)), 2)
 
     def killed(point):
         copy = Copy(stage, tmp_path / f"{point.call}-{point.k}")
