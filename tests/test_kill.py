@@ -207,7 +207,7 @@ def test_killed_at_any_call_and_run_again_it_ends_as_if_undisturbed(stage, tmp_p
         if not (refused and p.call.startswith("link"))
         and not (name == "claim" and p.what == "stdout")
     ]
-    points = sampled(points, 4) if refused else points
+    points = sampled(points, 8) if refused else points
     with links_refused(refused):
         copy = Copy(stage, tmp_path / "undisturbed")
         wanted = finished(case, copy, case.words(copy))
@@ -405,7 +405,7 @@ def test_a_review_killed_at_any_call_and_sent_again_has_its_whole_record_once(
     dry = Copy(stage, tmp_path / "dry")
     points = tracer.points(dry, "codex", case.words(dry), *more)
     points = [p for p in points if not (refused and p.call.startswith("link"))]
-    points = sampled(points, 4) if refused else points
+    points = sampled(points, 8) if refused else points
     with links_refused(refused):
         copy = Copy(stage, tmp_path / "undisturbed")
         wanted = finished(case, copy, case.words(copy))
@@ -475,7 +475,7 @@ def test_a_run_killed_at_any_call_leaves_at_most_an_unfinished_record_that_is_ca
     words = ["run", "--", "true", "one"]
     points = tracer.points(Copy(stage, tmp_path / "dry"), "codex", words, *more, stdout=False)
     points = [p for p in points if not (refused and p.call.startswith("link"))]
-    points = sampled(points, 4) if refused else points
+    points = sampled(points, 8) if refused else points
 
     def killed(point):
         copy = Copy(stage, tmp_path / f"{point.call}-{point.k}")
@@ -730,7 +730,7 @@ def any_call_may_fail(stage, tmp_path, name, error, *more):
         for p in tracer.points(dry, case.author, case.words(dry), *more, stdout=False)
         if p.call in calls
     ]
-    points = sampled(points, 1 if error == "ENOSPC" and not more else 4)
+    points = sampled(points, 1 if error == "ENOSPC" and not more else 8)
     with links_refused(bool(more)):
         copy = Copy(stage, tmp_path / "undisturbed")
         wanted = finished(case, copy, case.words(copy))
