@@ -10,7 +10,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import SCRIPT, Stage, dispositions, findings, reseal, sidecar
+from conftest import Stage
 
 HOSTILE = (
     "@octocat <img src=x onerror=alert(1)> #1 GH-2 https://evil.example [go](javascript:x) `code`"
