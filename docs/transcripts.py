@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RELAY = ROOT / "skills/agent-relay/bin/relay"
-DOCUMENTS = ("README.md", "docs/looking.md", "docs/concepts.md")
+DOCUMENTS = ("README.md", "docs/looking.md")
 SESSIONS = {
     "claude": {"CLAUDE_CODE_SESSION_ID": "session-of-claude"},
     "codex": {"CODEX_THREAD_ID": "thread-of-codex"},
