@@ -35,6 +35,11 @@ SCENE = {
     "pay.py": "def refund(amount, parts):\n    return amount / parts\n",
     "plan.md": "refund() takes the number of parts.\n\n"
     "## Next\nReview pay.py. Look at parts = 0.\n",
+    "review.md": "# Review\n\n```findings\nblocker pay.py:2 refund(5, 0) divides by zero\n"
+    "nit - The plan does not say who calls it\n```\n\n## Next\nGuard it.\n",
+    "fix.md": "# Fix\n\n```dispositions\n2.1 fixed a guard\n"
+    "2.2 refuted the billing job alone does\n```\n\n## Next\nLook again.\n",
+    "approval.md": "# Second look\n\n```dispositions\n2.2 accepted\n```\n\n## Next\nShip it.\n",
 }
 
 
@@ -54,9 +59,14 @@ class Scene:
             "TZ": "UTC",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_SYSTEM": os.devnull,
+            "GIT_AUTHOR_DATE": "2026-11-30T10:00:00Z",
+            "GIT_COMMITTER_DATE": "2026-11-30T10:00:00Z",
         }
         who = ("-c", "user.name=you", "-c", "user.email=you@example.invalid")
-        for words in (["init", "-q", "-b", "main"], [*who, "commit", "-q", "--allow-empty", "-m", "x"]):
+        for words in (
+            ["init", "-q", "-b", "main"],
+            [*who, "commit", "-q", "--allow-empty", "-m", "x"],
+        ):
             subprocess.run(["git", *words], cwd=self.project, env=self.env, check=True)
         (self.project / "pay.py").write_text(SCENE["pay.py"])
 
@@ -78,18 +88,21 @@ class Scene:
         """Without what differs from run to run, and with `relay` for its path."""
         text = text.replace(str(self.project), "/home/you/pay").replace(str(RELAY), "relay")
         text = re.sub(r"20\d{6}(?=-[a-z])", "20261130", text)
-        text = re.sub(r"20\d\d-\d\d-\d\d(?: \d\d:\d\d)?", lambda m: "2026-11-30 10:00"[: len(m[0])], text)
+        text = re.sub(
+            r"20\d\d-\d\d-\d\d(?: \d\d:\d\d)?", lambda m: "2026-11-30 10:00"[: len(m[0])], text
+        )
         text = re.sub(r"(?m)^(  )\d\d:\d\d(?=  )", r"\g<1>10:00", text)
         text = re.sub(r"\b\d+ s (old|ago)", r"0 s \1", text)
         text = re.sub(r"\d+\.\d+ s\b", "0.1 s", text)
-        text = re.sub(r"(?<=---- )\w{5}(?= )", "k7wq3", text)
-        return re.sub(r"\b[0-9a-f]{40}\b", "82b4e7a29cd53fc854de8fcffa08eb9f5f742f3c", text)
+        return re.sub(r"(?<=---- )\w{5}(?= )", "k7wq3", text)
 
 
 def rewritten(text: str) -> str:
     """A document with its transcripts as the program prints them now."""
     files = dict(SCENE)
-    for name, block in re.findall(r"(?s)`\.shared/_relay/(\w+\.md)`:\n\n````markdown\n(.*?)````", text):
+    for name, block in re.findall(
+        r"(?s)`\.shared/_relay/(\w+\.md)`:\n\n````markdown\n(.*?)````", text
+    ):
         files[name] = block
     with tempfile.TemporaryDirectory(prefix="relay-transcripts-") as folder:
         scene = Scene(Path(os.path.realpath(folder)))

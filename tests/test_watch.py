@@ -288,7 +288,7 @@ def test_the_demo_plays_a_whole_review_and_leaves_nothing(stage):
     assert {*stage.folder.iterdir()} == before
     assert "nothing was published" in done.out and "5 artifacts, 2 findings: all well" in done.out
     assert done.out.count("who waited, had it ") == 5 and "005-claude-decision.ready" in done.out
-    assert re.search(r"(?m)^  +closed .* approved in ", done.out)
+    assert re.search(r"(?m)^  +Approved in .*; closed ", done.out)
 
 
 @pytest.mark.slow
