@@ -4,14 +4,16 @@ against by git alone."""
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import textwrap
 
 import pytest
-from conftest import Stage, dispositions, findings, reseal
+from conftest import ROOT, SCRIPT, Stage, dispositions, findings, reseal
 from helpers.github import GitHub, problems
 from hosts.clients import BASE
 
@@ -842,6 +844,214 @@ def test_a_run_that_was_to_fail_and_did_has_succeeded(stage):
     run = stage.ok("claude", "export", "--sarif").json["runs"][0]
     assert [each["executionSuccessful"] for each in run["invocations"]] == [True, True, False]
     assert run["results"] == []
+
+
+# ---- the schema, and the page about CI
+
+
+def schema_problems(value, schema, root, where="$"):
+    """Where a value breaks a schema; of JSON Schema, what docs/statement.schema.json uses."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]] | {
+            key: part for key, part in schema.items() if key != "$ref"
+        }
+    known = {"description", "title", "$schema", "$id", "$defs", "$ref", "type", "const", "enum"}
+    known |= {"pattern", "required", "properties", "additionalProperties", "items"}
+    assert schema.keys() <= known | {"minItems", "maxItems"}, where
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    kinds["null"] = type(None)
+    allowed = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", kinds)
+    if not any(type(value) is kinds[each] for each in allowed):
+        return [f"{where} is no {allowed}"]
+    bad = value not in schema.get("enum", [value]) or value != schema.get("const", value)
+    bad |= type(value) is str and not re.search(schema.get("pattern", ""), value)
+    found = [f"{where}: {value}"] if bad else []
+    if type(value) is list:
+        size = len(value)
+        if not schema.get("minItems", 0) <= size <= schema.get("maxItems", size):
+            found.append(f"{where} has {size} items")
+        for at, each in enumerate(value):
+            found += schema_problems(each, schema["items"], root, f"{where}[{at}]")
+    if type(value) is dict:
+        found += [
+            f"{where}.{key} is missing" for key in schema.get("required", ()) if key not in value
+        ]
+        for key, each in value.items():
+            part = schema.get("properties", {}).get(key, schema.get("additionalProperties", {}))
+            if part is False:
+                found.append(f"{where}.{key}")
+            else:
+                found += schema_problems(each, part, root, f"{where}.{key}")
+    return found
+
+
+SCHEMA = json.loads((ROOT / "docs" / "statement.schema.json").read_text())
+
+
+def test_statements_fit_the_schema(pull, review):
+    for statement in (pull.statement, review.statement):
+        assert schema_problems(statement, SCHEMA, SCHEMA) == []
+        assert statement["predicateType"] == SCHEMA["$id"]
+    assert pull.statement["predicate"]["findings"] and pull.statement["predicate"]["runs"]
+    states = {f["state"].split()[0] for f in pull.statement["predicate"]["files"]}
+    assert states == {"deleted", "100644", "100755", "120000"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        predicate(base="main"),
+        predicate(more=1),
+        predicate(files=[{"path": "a b", "state": "deleted"}]),
+        predicate(files=[{"path": "a", "state": "100644"}]),
+        predicate(verdict={"value": "changes", "reviewer": "codex", "artifact": "x"}),
+        lambda s: s | {"more": 1},
+        lambda s: s | {"subject": []},
+    ],
+)
+def test_the_schema_refuses_what_is_no_statement(review, change):
+    assert schema_problems(change(review.statement), SCHEMA, SCHEMA)
+
+
+def test_a_schema_checker_agrees(pull):
+    jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert list(validator.iter_errors(pull.statement)) == []
+
+
+CI = (ROOT / "docs" / "ci.md").read_text()
+JOBS = [textwrap.dedent(job) for job in re.findall(r"(?ms)^ +- (?:run: )?\|\n(.*?)^```", CI)]
+RECIPE = re.search(r"(?ms)^```sh\n(.*?)^```", CI)[1]
+
+
+def test_the_page_about_ci_is_short_and_both_jobs_run_the_same_ten_lines():
+    assert len(CI.split("\n")) - 1 <= 80
+    assert len(JOBS) == 2 and JOBS[0] == JOBS[1] and JOBS[0].count("\n") == 10
+
+
+class Job:
+    """The ten lines of docs/ci.md in a clone of the base branch, with a real key."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.key = self.new_key("key")
+        words = "reviewer@example.invalid " + (self.key.with_suffix(".pub")).read_text()
+
+        def with_signers(stage):
+            before(stage)
+            write(stage, "reviews/allowed_signers", words)
+
+        self.review = Review(stage, before=with_signers, ship=lambda stage: "")
+        done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+        self.trailer = re.search("(?m)^Reviewed-with: .*$", done.out)[0]
+        self.pin = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
+
+    def new_key(self, name):
+        path = self.stage.folder / name
+        words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path)
+        subprocess.run(words, check=True)
+        return path
+
+    def sh(self, text, cwd, **more):
+        env = self.stage.env(None, TMPDIR=str(self.stage.folder), **more)
+        for role in ("AUTHOR", "COMMITTER"):
+            env |= {f"GIT_{role}_NAME": "t", f"GIT_{role}_EMAIL": "t@example.invalid"}
+        words = ["sh", "-c", text]
+        return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+
+    def ship(self, key=None):
+        """Signs and commits by the recipe."""
+        os.makedirs(self.stage.home / ".ssh", exist_ok=True)
+        shutil.copy(key or self.key, self.stage.home / ".ssh" / "id_ed25519")
+        more = {"file": self.review.path, "trailer": self.trailer}
+        done = self.sh("set -e\n" + RECIPE, self.stage.project, **more)
+        assert done.returncode == 0, done
+
+    def run(self, **more):
+        clone = self.stage.folder / "ci"
+        shutil.rmtree(clone, ignore_errors=True)
+        self.stage.git("clone", "-q", "--branch", "main", f"file://{self.stage.project}", clone)
+        env = {"RELAY_URL": f"file://{SCRIPT}", "RELAY_SHA256": self.pin, "TARGET": "main"}
+        env["REV"] = self.stage.git("rev-parse", "work")
+        return self.sh(JOBS[0], clone, **(env | more))
+
+
+needs_tools = pytest.mark.skipif(
+    not all(map(shutil.which, ("ssh-keygen", "curl", "sha256sum"))),
+    reason="needs ssh-keygen, curl and sha256sum",
+)
+
+
+@needs_tools
+def test_the_job_and_the_signing_recipe_of_the_page_run_as_they_are(stage):
+    job = Job(stage)
+    job.ship()
+    assert job.trailer in stage.git("log", "-1", "--format=%(trailers)").split("\n")
+    done = job.run()
+    assert done.returncode == 0 and "equal to what was approved" in done.stdout, done
+    pinned = job.run(RELAY_SHA256="0" * 64)
+    assert pinned.returncode != 0 and "equal" not in pinned.stdout
+    write(stage, "evil.py", "evil\n")
+    commit(stage)
+    done = job.run()
+    assert done.returncode == 1 and "evil.py" in done.stdout, done
+
+
+def own_signer(job):
+    other = job.new_key("other")
+    words = "reviewer@example.invalid " + other.with_suffix(".pub").read_text()
+    write(job.stage, "reviews/allowed_signers", words)
+    job.ship(other)
+
+
+def own_relay(job):
+    write(job.stage, "skills/agent-relay/bin/relay", "#!/bin/sh\necho equal\nexit 0\n")
+    write(job.stage, "relay", "#!/bin/sh\necho equal\nexit 0\n")
+    job.ship()
+
+
+def not_signed(job):
+    commit(job.stage)
+
+
+def changed_after_signing(job):
+    job.ship()
+    statement = job.stage.project / job.review.path
+    statement.write_text(statement.read_text().replace('"codex"', '"nobody"'))
+    commit(job.stage)
+
+
+def none(job):
+    shutil.rmtree(job.stage.project / "reviews")
+    commit(job.stage)
+
+
+def two(job):
+    write(job.stage, "reviews/other.json", json.dumps(job.review.statement))
+    job.ship()
+
+
+def signature_that_is_a_program(job):
+    job.ship()
+    path = f"{job.review.path}.sig"
+    text = (job.stage.project / path).read_text()
+    write(job.stage, path, f"{text}#!/bin/sh\n")
+    commit(job.stage)
+
+
+BREAKS = [own_signer, own_relay, not_signed, changed_after_signing, none, two]
+BREAKS.append(signature_that_is_a_program)
+
+
+@needs_tools
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda f: f.__name__)
+def test_the_job_of_the_page_fails_for(stage, broken):
+    job = Job(stage)
+    broken(job)
+    done = job.run()
+    assert done.returncode != 0 and "equal to" not in done.stdout, done
 
 
 # ---- the tools that read it
