@@ -13,13 +13,9 @@ import subprocess
 import textwrap
 
 import pytest
-<<<<<<< HEAD
-from conftest import Stage
-=======
 from conftest import ROOT, SCRIPT, Stage, dispositions, findings, reseal
 from helpers.github import GitHub, problems
 from hosts.clients import BASE
->>>>>>> exports
 
 HOSTILE = (
     "@octocat <img src=x onerror=alert(1)> #1 GH-2 https://evil.example [go](javascript:x) `code`"
