@@ -334,6 +334,17 @@ def test_of_a_squashed_commit_and_the_one_before_it_a_shallow_clone_knows_enough
     assert review.differ("HEAD", "HEAD^1", cwd=shallow) == []
 
 
+def test_a_shallow_clone_may_not_see_the_nearest_place_where_the_commit_left_its_base(review):
+    upstream(review)
+    shallow, url = review.stage.folder / "shallow", f"file://{review.cloned}"
+    words = ("clone", "-q", "--depth", "2", "--no-single-branch", "--branch", "work")
+    review.stage.git(*words, url, shallow)
+    assert review.stage.git("merge-base", "HEAD", "origin/moved", cwd=shallow)
+    assert review.verify(onto="origin/moved", cwd=shallow).code == 2
+    review.stage.git("fetch", "-q", "--unshallow", cwd=shallow)
+    assert review.differ(onto="origin/moved", cwd=shallow) == []
+
+
 def test_two_places_where_the_commit_left_its_base_are_none(review):
     git = review.stage.git
     upstream(review)
