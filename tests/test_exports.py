@@ -682,6 +682,34 @@ def test_an_approval_that_is_damaged_or_not_borne_out_has_no_statement(stage):
     assert "damaged" in stage.refused("claude", "export", "--statement").err
 
 
+def test_an_approval_with_an_override_and_a_base_that_moved_has_a_statement_that_says_so(stage):
+    before(stage)
+    commit(stage, "base")
+    stage.git("checkout", "-q", "-b", "work")
+    stage.ok("claude", "bootstrap", "--topic", "demo", "--base", "main")
+    stage.ok("codex", "next")
+    write(stage, "new.py", "new\n")
+    write(stage, "long.py", numbered((20,)))
+    commit(stage)
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.git("checkout", "-q", "main")
+    write(stage, "upstream.py", "upstream\n")
+    commit(stage, "upstream")
+    stage.git("rebase", "-q", "main", "work")
+    write(stage, "long.py", numbered((20, 21)))
+    commit(stage)
+    more = ("--verdict", "approve", "--accept-moved", "long.py", "--reason", "a comment")
+    stage.send("codex", "review", "# Fine\n", "close it", *more, "--not-run", "docs only")
+    statement = stage.ok("claude", "export", "--statement").json
+    assert len(statement["predicate"]["overrides"]) == 2
+    assert schema_problems(statement, SCHEMA, SCHEMA) == []
+    assert [f["path"] for f in statement["predicate"]["files"]] == ["long.py", "new.py"]
+    file = stage.file(json.dumps(statement), "statement.json")
+    words = ("verify", "--statement", file, "--commit", "work", "--onto", "main")
+    assert stage.run(None, *words).code == 0
+
+
 def test_no_approval_no_statement(stage):
     stage.open_pair()
     write(stage, "new.py", "new\n")
