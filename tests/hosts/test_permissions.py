@@ -7,7 +7,7 @@ import pytest
 
 from hosts.clients import until
 from hosts.parts import AsSkillSays
-from hosts.test_review import CODE, DECISION, FINDINGS, FINE, FIX, PLAN, published_at
+from hosts.test_review import CODE, DECISION, FINDINGS, FINE, FIX, GUARDED, PLAN, published_at
 
 pytestmark = pytest.mark.hosts
 CODEX = "01a00000-0000-7000-8000-000000000001"
@@ -26,6 +26,8 @@ def answer(scene, stem, text, verdict, number):
     until(lambda: stem in published_at(scene), 60, stem)
     scene.as_agent("codex", "next", session=CODEX)
     scene.as_agent("codex", "run", "--", "true", session=CODEX)
+    if verdict == "changes":  # What the fix is to have changed; it is asked for in a moment.
+        (scene.project / "pay.py").write_text(GUARDED)
     words = ("--reply-to", number, "--verdict", verdict, "--file", scene.file(text, f"{number}.md"))
     scene.as_agent("codex", "send", "--kind", "review", *words, session=CODEX)
 
@@ -40,7 +42,6 @@ def test_a_review_of_two_rounds_needs_no_click(scene, mode):
     claude.ask("use agent-relay and ask codex to review this")
     answer(scene, "001-claude-plan", FINDINGS, "changes", "1")
     until(lambda: "003-claude-fix" in published_at(scene), 60, claude.screen)
-    (scene.project / "pay.py").write_text(CODE + "\n")
     answer(scene, "003-claude-fix", FINE, "approve", "3")
     until(lambda: "005-claude-decision" in published_at(scene), 60, claude.screen)
     trail = (scene.shared / "_relay/hook-trail.log").read_text()
@@ -65,10 +66,10 @@ def test_what_is_not_relays_own_is_asked_about(scene):
     assert " PermissionRequest " not in (scene.shared / "_relay/hook-trail.log").read_text()
 
 
-@pytest.mark.parametrize(
-    "rule", ["Bash", "Bash(*relay next*)", "Bash({} next)", "Edit(.shared/_relay/claude.md)"]
-)
 @pytest.mark.parametrize("kind", ["ask", "deny"])
+@pytest.mark.parametrize(
+    "rule", ["Bash(*relay next*)", "Bash({} next)", "Edit(.shared/_relay/claude.md)"]
+)
 def test_the_users_own_rules_win(scene, kind, rule):
     permitted(scene, **{kind: [rule.format(scene.relays["claude"])]})
     scratch = scene.shared / "_relay/claude.md"
