@@ -34,7 +34,7 @@ CACHE = ROOT / ".pytest_cache" / "bytecode"
 sys.pycache_prefix, sys.dont_write_bytecode = str(CACHE / "tests"), False
 # A shell lets what it starts in the background ignore an interrupt; tests of interrupts need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-PATH = os.environ["PATH"]
+PATH, TMPDIR = os.environ["PATH"], os.environ.get("TMPDIR")
 SESSIONS = {
     "claude": {"CLAUDE_CODE_SESSION_ID": "session-of-claude"},
     "codex": {"CODEX_THREAD_ID": "thread-of-codex"},
@@ -215,6 +215,7 @@ class Stage:
             "TZ": "UTC",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_CONFIG_SYSTEM": "/dev/null",
+            "TMPDIR": TMPDIR,
         }
         if author in SESSIONS:
             env |= SESSIONS[author]
@@ -303,6 +304,7 @@ class Stage:
             name = re.sub(r":[0-9-]*:?$", "", name.strip('"')).rstrip(":")
             path = self.project / name
             inside = name not in ("", "-") and ".." not in name and "\\" not in name
+            inside &= max(map(len, name.encode().split(b"/"))) < 256
             if inside and not name.startswith("/") and not os.path.lexists(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("line\n" * 2000)
@@ -370,7 +372,7 @@ class Stage:
         found = {}
         for root in folders or (self.folder,):
             for path in [root, *root.rglob("*")]:
-                if path.name == ".lock":
+                if path.name == ".lock" or "/.git/relay" in str(path):
                     continue
                 status = os.lstat(path)
                 content = None
@@ -378,7 +380,10 @@ class Stage:
                     content = os.readlink(path)
                 elif path.is_file():
                     content = path.read_bytes()
-                found[str(path)] = status.st_mode, status.st_mtime_ns, content
+                moved = (
+                    0 if path.name == ".git" else status.st_mtime_ns
+                )  # The second copy is in it.
+                found[str(path)] = status.st_mode, moved, content
         return found
 
     def litter(self):

@@ -277,6 +277,16 @@ def close_refused(stage, *named, **env):
         assert path in closed.err, (path, closed.err)
 
 
+def close_names(stage, *named, **env):
+    """New files that git does not track pass, and are named: by `next`'s comparison and by the close."""
+    assert {*named} <= {*told(stage, **env)["outside"]}, told(stage, **env)
+    closed = close(stage, **env)
+    assert closed.code == 0, closed
+    assert all(path in closed.err for path in named), closed
+    archived = next(stage.shared.rglob("CLOSED"))
+    assert {*named} <= {*RELAY.parse_closed(archived.read_bytes())["new_files"]}
+
+
 def holds(stage, **env):
     row = told(stage, **env)
     assert row["holds"] is True and not row["moved"] and not row["outside"] and not row["staged"], (
@@ -426,7 +436,7 @@ def test_an_untracked_file_is_seen_whatever_the_cache_of_untracked_files_says(ap
     before = folder.stat()
     write(approved, "d/sneaked.py", "x\n")
     os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
-    close_refused(approved, "d/sneaked.py")
+    close_names(approved, "d/sneaked.py")
 
 
 def committed_otherwise(stage, path):
@@ -612,7 +622,7 @@ def test_a_name_that_differs_only_in_case_is_another_file(approved):
     approved.git("config", "core.ignoreCase", "true")
     write(approved, "APP.py", "x\n")
     write(approved, "D/sneaked.py", "x\n")
-    close_refused(approved, "APP.py", "D/sneaked.py")
+    close_names(approved, "APP.py", "D/sneaked.py")
 
 
 ODD_NAMES = (
@@ -672,7 +682,7 @@ def test_a_file_that_became_a_folder_and_a_folder_that_became_a_file_are_seen(ap
     shutil.rmtree(approved.project / "d")
     write(approved, "d", "inner, mended\n")
     refused(approved, "app.py", "d/inner.py")
-    close_refused(approved, "app.py/app.py")
+    assert told(approved)["outside"] == ["app.py/app.py", "d"]
 
 
 def test_a_file_that_became_a_repository_is_seen(approved):
@@ -693,6 +703,7 @@ def test_a_pipe_in_the_place_of_a_file_is_seen_and_does_not_hang(approved):
 
 
 def test_a_tracked_ledger_does_not_count(stage):
+    stage.ok("claude", "init")
     write(stage, ".shared/notes.md", "one\n")
     write(stage, "sub/.shared/mine.py", "one\n")
     stage.git("add", "-f", ".")
@@ -761,7 +772,7 @@ def test_an_edit_within_a_submodule_is_seen_by_its_path(submodule):
 
 def test_a_new_file_within_a_submodule_is_seen(submodule):
     write(submodule, "sub/more.py", "evil\n")
-    close_refused(submodule, "sub/more.py")
+    close_names(submodule, "sub/more.py")
 
 
 @pytest.mark.parametrize("ignore", variants("all", slow=("dirty", "untracked")))
@@ -1117,39 +1128,27 @@ def test_the_digest_is_the_same_in_a_repository_that_cannot_be_written(stage):
 
 
 def whole_round(stage, **env):
-    """A fix and an approving review of it; what `close` then says."""
+    """A fix and a review of it; what an approval is refused with, and that a pair can go on and end
+    without one."""
     file = stage.file("# Fix\n", "untold.md")
-    stage.ok("claude", "send", "--kind", "fix", "--file", file, "--next", "look", **env)
+    sent = stage.ok("claude", "send", "--kind", "fix", "--file", file, "--next", "look", **env)
+    assert "warning: no change set is recorded" in sent.out
     stage.ok("codex", "next", **env)
     ran = stage.process("codex", "run", "--", "true", **env)
-    assert ran.code == 0, ran
-    file = stage.file("# Yes\n", "yes.md")
-    stage.ok(
-        "codex",
-        "send",
-        "--kind",
-        "review",
-        "--file",
-        file,
-        "--next",
-        "ship it",
-        "--verdict",
-        "approve",
-        "--not-run",
-        "no",
-        **env,
-    )
+    assert ran.code == 0 and "on an unknown working tree" in ran.err, ran
+    review = ("send", "--kind", "review", "--file", stage.file("# Yes\n", "yes.md"), "--next", "go")
+    refused = stage.refused("codex", *review, "--verdict", "approve", "--not-run", "no", **env)
+    stage.ok("codex", *review, "--verdict", "changes", **env)
     done = close(stage, **env)
     assert done.code == 2 and "--force" in done.err, done
     why = told(stage, **env)["why"]
-    forced = stage.ok(
-        "claude", "close", "--reason", "said so", "--outcome", "approve", "--force", **env
-    )
-    assert forced.code == 0
-    return f"{why}\n{done.err}"
+    stage.ok("claude", "close", "--reason", "said so", "--outcome", "approve", "--force", **env)
+    closed = RELAY.parse_closed(next(stage.folder.rglob("CLOSED")).read_bytes())
+    assert closed["approval"] == "overridden" and "approved_by" not in closed
+    return f"{why}\n{refused.err}"
 
 
-def test_without_git_all_goes_on_and_an_approving_close_asks_for_force(tmp_path, stage):
+def test_without_git_all_goes_on_and_nothing_can_be_approved(tmp_path, stage):
     root = stage.folder / "plain" / ".shared"
     root.parent.mkdir()
     here = {"RELAY_SHARED_ROOT": str(root), "cwd": root.parent}
@@ -1158,7 +1157,7 @@ def test_without_git_all_goes_on_and_an_approving_close_asks_for_force(tmp_path,
     assert "not in git" in whole_round(stage, **here)
 
 
-def test_where_git_is_not_installed_all_goes_on(stage):
+def test_where_git_is_not_installed_all_goes_on_and_nothing_can_be_approved(stage):
     tools = stage.folder / "tools"
     tools.mkdir()
     for name, real in (
@@ -1254,9 +1253,9 @@ def test_a_repository_that_names_objects_by_sha256_is_reviewed_alike(stage):
     stage.git("add", "-A")
     stage.git("commit", "-qm", "fix")
     assert scan(stage, base).digest == made.digest
-    write(stage, "l2", "x")
-    close_refused(stage, "l2")
-    (stage.project / "l2").unlink()
+    write(stage, "a.txt", "other\n")
+    close_refused(stage, "a.txt")
+    write(stage, "a.txt", "changed\n")
     assert close(stage).code == 0
 
 

@@ -56,7 +56,11 @@ PLACES = {
 }
 
 
-def test_every_form_of_a_place_is_read(reviewed):
+def test_every_form_of_a_place_is_read(stage, reviewed):
+    for path, _ in PLACES.values():
+        if path and not (stage.project / path).exists():
+            (stage.project / path).parent.mkdir(parents=True, exist_ok=True)
+            (stage.project / path).write_text("line\n" * 200)
     rows = reviewed(findings(*(f"nit {place} Text" for place in PLACES)))["findings"]
     assert [(row["path"], row["line"]) for row in rows] == list(PLACES.values())
     assert {row["text"] for row in rows} == {"Text"}
@@ -136,9 +140,10 @@ def test_a_review_sent_once_more_with_a_verdict_records_no_finding_twice(stage, 
     )
     assert "no findings" not in alone.err, "what is to be changed stands in 002"
     stage.send("claude", "fix", dispositions("2.1 fixed so", "2.2 fixed so"))
-    assert [row["text"] for row in reviewed(body)["findings"]] == ["One", "Two"], (
-        "what was answered may be found again"
-    )
+    answered = tried(stage, "codex", "review", body)
+    assert answered.code == 2 and "`2.1 reopened WHY`" in answered.err
+    record = reviewed(dispositions("2.1 reopened still there", "2.2 accepted"))
+    assert [row["verb"] for row in record["dispositions"]] == ["reopened", "accepted"]
 
 
 def test_a_review_all_of_whose_findings_are_settled_says_where_they_are(stage, reviewed):
@@ -156,6 +161,11 @@ def test_a_tilde_fence_and_a_longer_one_open_a_block_too(reviewed):
 
 
 TEXT_ONLY = {
+    "in the middle of a line": "write ```findings blocker - No``` for that\n",
+    "another word": "```python\nblocker - No\n```\n",
+    "below the prompt's heading": "see\n\n```text\n## Next\n```\n",
+}
+NOT_AT_THE_MARGIN = {
     "quoted": "> ```findings\n> blocker - No\n> ```\n",
     "in a longer fence": "````\n```findings\nblocker - No\n```\n````\n",
     "in a longer fence with a word": "`````markdown\n```findings\nblocker - No\n```\n`````\n",
@@ -163,22 +173,24 @@ TEXT_ONLY = {
     "tildes in backticks": "```\n~~~findings\nblocker - No\n~~~\n```\n",
     "indented": "1. as so:\n\n   ```findings\n   blocker - No\n   ```\n",
     "indented as code": "as so:\n\n    ```findings\n    blocker - No\n    ```\n",
-    "in the middle of a line": "write ```findings blocker - No``` for that\n",
-    "another word": "```python\nblocker - No\n```\n",
-    "below the prompt's heading": "see\n\n```text\n## Next\n```\n",
 }
 
 
-def test_what_is_quoted_nested_or_indented_is_text(reviewed):
+def test_what_is_no_block_is_text(reviewed):
     for how, text in TEXT_ONLY.items():
         record = reviewed(f"# Review\n\n{text}")
         assert record["findings"] == [] and record["open"] == [], how
 
 
-def test_an_indented_block_is_text_and_that_is_said(stage):
-    asked(stage)
-    told = tried(stage, "codex", "review", f"# R\n\n{TEXT_ONLY['indented']}")
-    assert told.code == 0 and "findings block is indented" in told.out
+def test_a_block_that_is_not_at_the_margin_is_refused_with_its_line(stage):
+    path = asked(stage)
+    for how, text in NOT_AT_THE_MARGIN.items():
+        refused = tried(stage, "codex", "review", f"# R\n\n{text}")
+        fence = f"# R\n\n{text}".split("\n").index(
+            next(line for line in text.split("\n") if "findings" in line)
+        )
+        assert refused.code == 2 and lines_of(refused)[0] == fence + 1, (how, refused)
+    assert len(list(path.glob("*.ready"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -860,7 +872,7 @@ def only_pair(stage):
 def test_a_close_that_leaves_a_blocker_says_that_it_is_no_approval(stage, reviewed):
     reviewed(findings("blocker - One", "nit - Two"))
     assert (
-        "closed with 2.1 blocker unanswered; this is no approval"
+        "closed with 2.1 blocker unanswered; this is not an approval"
         in stage.ok(
             "claude", "close", "--reason", "enough", "--outcome", "lgtm", "--no-archive"
         ).err
@@ -889,16 +901,17 @@ def test_a_dry_run_says_what_would_be_recorded(stage):
     assert "\nrecorded: 2.1 nit, verdict changes\n" in told.out and "nothing was sent" in told.err
 
 
-def test_a_place_that_is_no_file_is_named(stage):
-    asked(stage)
+def test_a_place_that_is_none_is_refused_with_its_line(stage):
+    path = asked(stage)
     (stage.project / "a.py").write_text("a\n")
-    told = tried(
-        stage,
-        "codex",
-        "review",
-        findings("nit a.py:1 One", "nit a docstring is missing", "nit - Two", "nit gone.py Three"),
-    )
-    assert told.code == 0 and "no file here is a, gone.py; " in told.out
+    (stage.project / "d").mkdir()
+    bad = ("a docstring is missing", "gone.py Three", "a.py:2 Past the end", "d:1 No lines")
+    bad += ("../project/a.py Outside", "/etc/passwd Outside")
+    rows = findings("nit a.py:1 One", "nit - Two", "nit d A directory", *(f"nit {b}" for b in bad))
+    words = ("send", "--kind", "review", "--next", "go on", "--file")
+    refused = stage.run("codex", *words, stage.file(rows))
+    assert refused.code == 2 and lines_of(refused) == list(range(7, 7 + len(bad))), refused
+    assert len(list(path.glob("*.ready"))) == 1
 
 
 HIDDEN = {

@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 import pytest
-from conftest import RELAY, SCRIPT
+from conftest import RELAY, SCRIPT, Stage
 from helpers.hostile import (
     CANARY,
     DOCUMENTED,
@@ -263,7 +263,7 @@ def test_a_log_that_lies_cannot_flood_what_is_printed(stage):
                 }
             )
             + "\n"
-            for number in range(4000)
+            for number in range(1200)
         )
     done = tame(stage.run("claude", "next"), 10_000)
     assert done.action == "damaged" and "more: relay verify" in done.out
@@ -377,7 +377,14 @@ os.execv({relay!r}, [{relay!r}, *sys.argv[2:]])
         "20260101-old",
     ],
 )
-def test_what_may_not_be_read_is_told_with_the_way_out(stage, place, tmp_path_factory):
+def test_what_may_not_be_read_is_told_with_the_way_out(stage, place):
+    # pytest closes its own temporary directories to others, again with each session that begins.
+    with tempfile.TemporaryDirectory() as elsewhere:
+        os.chmod(elsewhere, 0o755)
+        may_not_be_read(Stage(pathlib.Path(elsewhere) / "stage"), place)
+
+
+def may_not_be_read(stage, place):
     pair, draft = two_pairs(stage)
     os.chmod(draft, 0o600)
     relay = stage.folder / "relay"  # The checkout may lie where only its user comes.
@@ -406,19 +413,17 @@ def test_what_may_not_be_read_is_told_with_the_way_out(stage, place, tmp_path_fa
             assert done.code == 0 and f"{locked.name}  unusable_folder" in done.out, done
         if words == ["next"] and place in ("_relay", "{pair}/.seen", ""):
             assert (
-                done.code == 2
-                and f"{locked} may not be looked into" in done.err
-                and "chmod u+rwx" in done.err
+                done.code == 2 and f"relay: {locked} " in done.err and "chmod u+rwx" in done.err
             ), done
         if words == ["next"] and place == "20260101-old":
             assert done.code == 0, done
 
 
 @pytest.mark.slow
-def test_ten_thousand_pairs_are_told_in_few_lines_and_the_bound_one_goes_on(stage):
+def test_among_a_thousand_pairs_that_are_broken_or_strange_the_bound_one_goes_on(stage):
     pair, draft = two_pairs(stage)
     os.unlink(draft)
-    for number in range(9998):
+    for number in range(998):
         slug = f"2026{number % 12 + 1:02}{number % 28 + 1:02}-p{number}"
         if number % 2:
             (stage.shared / slug).mkdir()
@@ -428,19 +433,10 @@ def test_ten_thousand_pairs_are_told_in_few_lines_and_the_bound_one_goes_on(stag
         else:
             write_pair(stage.shared, slug, 5 if number % 10 == 0 else 1)
     assert stage.process("claude", "next").action in ("reply", "wait")
-    for words in (
-        "pairs list",
-        "verify --all",
-        "doctor",
-        "status",
-        "brief",
-        "pairs archive --terminated",
-    ):
-        done = tame(stage.process("claude", *words.split(), timeout=120), 20_000)
-        if words in ("pairs list", "verify --all"):
-            assert "and 9,980 more" in done.out, done
+    for words in (["status"], ["brief"], ["statusline"]):
+        tame(stage.process("claude", *words), 20_000)
     for words in (["next"], ["status"], ["statusline"]):
-        tame(stage.process("claude", *words, CLAUDE_CODE_SESSION_ID="another"), 20_000)
+        tame(stage.process("claude", *words, CLAUDE_CODE_SESSION_ID="another"))
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """The sections of the script: what each may use, and that references point up."""
 
 import ast
+import functools
 import re
+from collections import Counter
 
 import pytest
 from conftest import SCRIPT
@@ -32,22 +34,22 @@ def section_at(line):
     return next((name for start, name, _ in reversed(BANNERS) if line >= start), "head")
 
 
+@functools.cache
+def named():
+    """Every name, dotted name and import in the script with its line, above the last lines."""
+    kinds = ast.Name, ast.Attribute, ast.Import, ast.ImportFrom
+    nodes = [node for node in ast.walk(TREE) if isinstance(node, kinds)]
+    rows = [(node.lineno, ast.unparse(node)) for node in nodes]
+    return [row for row in rows if row[0] < TREE.body[-1].lineno]
+
+
 def uses(names):
-    """Every section that uses one of these names, below the header and above the last lines."""
-    last = TREE.body[-1].lineno
+    """Every section that uses one of these names, below the header."""
     found = set()
-    for node in ast.walk(TREE):
-        line = getattr(node, "lineno", 0)
-        if (
-            isinstance(node, (ast.Name, ast.Attribute))
-            and ast.unparse(node) in names
-            and line < last
-        ):
-            found.add((section_at(line), ast.unparse(node)))
-        if isinstance(node, (ast.Import, ast.ImportFrom)) and "subprocess" in names:
-            found |= (
-                {(section_at(line), "subprocess")} if "subprocess" in ast.unparse(node) else set()
-            )
+    for line, text in named():
+        imported = "import " in text and "subprocess" in text
+        if text in names or (imported and "subprocess" in names):
+            found.add((section_at(line), "subprocess" if imported else text))
     return {use for use in found if use[0] != "head"}
 
 
@@ -120,9 +122,9 @@ def test_a_leading_underscore_means_used_in_this_section_only():
 
 def test_no_name_is_defined_twice_and_none_is_unused():
     names = [name for name, _ in definitions() if name not in ("CODE", "__doc__")]
-    assert {name for name in names if names.count(name) > 1} == set()
-    words = re.findall(r"\w+", SOURCE)
-    assert {name for name in names if words.count(name) == 1} == set()
+    assert {name for name, count in Counter(names).items() if count > 1} == set()
+    words = Counter(re.findall(r"\w+", SOURCE))
+    assert {name for name in names if words[name] == 1} == set()
 
 
 def test_only_public_modules_of_the_standard_library_are_imported():

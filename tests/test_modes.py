@@ -235,6 +235,6 @@ def test_a_failing_command_leaves_no_temporary(stage, code):
 def test_another_homes_issues_are_not_touched(stage):
     other = stage.folder / "issues"
     stage.ok("claude", "issue", "add", "--title", "t", RELAY_ISSUES_DIR=str(other))
-    assert len(os.listdir(other)) == 1
+    assert len([*other.glob("*.md")]) == 1
     assert not (stage.home / ".agent-ledger").exists()
     shutil.rmtree(other)

@@ -198,7 +198,7 @@ def test_the_page_tells_the_whole_review(stage):
         "<b>out</b>",
         "codex review changes of 001",
         "codex review approve of 003",
-        "allowed: the tree was that of 003",
+        "allowed: the working tree was that of 003",
         "changed since 002: pay.py",
         "the user decided to continue",
         "all proven",
@@ -269,7 +269,8 @@ def test_an_ended_pair_is_told_to_its_end(stage):
     (stage.project / "pay.py").write_text("c\n")
     stage.ok("claude", "close", "--reason", "done", "--outcome", "approve", "--force")
     text = exported(stage, "--pair-id", pair.name)[1].words
-    assert 'outcome "approve", reason "done"; approved in "004-codex-review"' in text
+    assert 'outcome "approve", reason "done"; forced against unmet conditions' in text
+    assert "approved in" not in text
     assert "overridden by claude: " in text and f"cd .shared/_archive/{pair.name}" in text
 
 

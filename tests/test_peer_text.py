@@ -216,7 +216,7 @@ def check(done, words):
     for text in (done.out, done.err):
         assert RELAY.visible(text) == text, (words, text)
         assert "Traceback" not in text and "bug in relay" not in text, (words, text)
-    if "--json" in words:
+    if "--json" in words or (words[0] == "export" and "--html" not in words):
         assert not done.out or json.loads(done.out), words
         return
     page = words[:2] == ["export", "--html"]  # Whose text is escaped, see test_page.py.
@@ -252,6 +252,9 @@ findings --all --json
 verify
 verify --json
 export --html -
+export --github
+export --sarif
+export --statement
 watch
 brief
 brief --json
@@ -294,6 +297,9 @@ status
 pairs list --archived
 pairs restore PAIR
 pairs archive PAIR
+pairs prune --older-than 30d --dry-run
+restore --dry-run
+forget PAIR --dry-run
 pair leave
 """
 # What these print is the user's own, or relay's.
@@ -484,7 +490,7 @@ def test_garbage_from_a_host_is_silence(stage):
 def test_words_in_quotes_cannot_close_them_and_json_drives_no_terminal(relay, attack):
     quoted = relay.in_quotes(attack)
     assert QUOTED.fullmatch(quoted) and len(quoted) <= 122 and relay.visible(quoted) == quoted
-    markdown = relay._md_escaped(quoted)
+    markdown = relay.md_escaped(quoted)
     assert QUOTED.fullmatch(markdown), "in Markdown, too"
     for content in (relay.json_document({attack: [attack]}), relay.json_line({attack: [attack]})):
         assert json.loads(content) == {attack: [attack]}

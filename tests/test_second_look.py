@@ -174,17 +174,12 @@ def test_continue_leaves_a_question_that_came_after_the_shown_one(stage):
     assert told.action == "ask_user" and "# Second?" in told.out
 
 
-def test_continue_by_who_asked_does_not_answer_for_the_other_user(stage, reviewed):
-    asked(stage, "codex")
-    stage.ok("codex", "continue")
-    assert stage.ok("claude", "next").action == "ask_user"
-
-
-def test_continue_later_by_who_asked_does_not_either(stage, reviewed):
+@pytest.mark.parametrize("author", ["claude", "codex"])
+def test_one_continue_answers_for_both_sides(stage, reviewed, author):
     asked(stage, "codex")
     assert stage.ok("claude", "next").action == "ask_user"
-    stage.ok("codex", "continue")
-    assert stage.ok("claude", "next").action == "ask_user"
+    stage.ok(author, "continue")
+    assert stage.ok("claude", "next").action == "reply"
 
 
 def test_continue_by_a_stranger_is_refused(stage, reviewed):

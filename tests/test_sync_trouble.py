@@ -1,5 +1,6 @@
 """Two machines when something is wrong between them: a clear word for each trouble, a far side that lies, and --delete."""
 
+import contextlib
 import json
 import os
 import re
@@ -147,6 +148,63 @@ def test_an_unreachable_host_is_named(machines):
     refused(machines, "is no host that can be found", "mend RELAY_REMOTE_SSH")
 
 
+def set_client(sshd, *lines):
+    """Puts lines of the user's own first into ssh's settings for the far host."""
+    sshd.configure()
+    path = sshd.folder / "config"
+    told = "".join(f" {line}\n" for line in lines)
+    path.write_text(path.read_text().replace("Host far\n", f"Host far\n{told}"))
+
+
+def test_ssh_settings_for_people_do_not_get_in_the_way(machines, sshd):
+    for lines in (
+        ["RemoteCommand tmux attach"],
+        ["RequestTTY force"],
+        ["PermitLocalCommand yes", "LocalCommand echo hello"],
+        ["LogLevel DEBUG"],
+        ["LocalForward 22 localhost:1", "ExitOnForwardFailure yes"],
+        ["ControlMaster auto", f"ControlPath {sshd.folder}/own", "ControlPersist 1"],
+    ):
+        set_client(sshd, *lines)
+        (machines.here.project / "file").write_text(str(lines))
+        done = machines.sync("push")
+        assert done.code == 0, (lines, done)
+        assert (machines.there.project / "file").read_text() == str(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence", "hint"),
+    [
+        ("NoSuchOption yes", "ssh rejects its own settings", "mend what this names"),
+        ("ConnectTimeout soon", "ssh rejects its own settings", "mend what this names"),
+        ("ProxyCommand false", "is cut off at once", "try: ssh -v far true"),
+        ("StdinNull yes", "have a StdinNull", "mend ~/.ssh/config"),
+    ],
+)
+def test_ssh_settings_that_cannot_work_are_named(machines, sshd, line, sentence, hint):
+    set_client(sshd, line)
+    refused(machines, sentence, hint)
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence", "hint"),
+    [
+        ("echo welcome", "a greeting or forced command at far", "try: ssh far true"),
+        (r"echo hi; sh -c \"$SSH_ORIGINAL_COMMAND\"", "a greeting or forced command", "try: ssh"),
+        ("internal-sftp", "a greeting or forced command", "try: ssh"),
+        ("false", "broke off before anything came", "try again, or: ssh far rsync"),
+    ],
+)
+def test_a_far_side_that_runs_something_else_is_named(machines, sshd, command, sentence, hint):
+    key = sshd.folder / "user.pub"
+    plain = key.read_text()
+    try:
+        key.write_text(f'command="{command}" {plain}')
+        refused(machines, sentence, hint)
+    finally:
+        key.write_text(plain)
+
+
 def slow_rsync(folder, seconds):
     """A far rsync that starts late, so that there is a time at which to break off."""
     folder.mkdir()
@@ -195,7 +253,8 @@ def test_what_is_killed_or_dropped_underway_is_said_and_finished_by_the_next_run
         pids = [pid for pid, parent, args in processes(str(tmp_path)) if is_client(args, victim)]
         assert pids
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # The end of one may end another.
+                os.kill(pid, signal.SIGKILL)
     out, err = running.communicate(timeout=60)
     assert running.returncode == 2 and "broke off" in err or "reached" in err, (
         running.returncode,
@@ -681,6 +740,39 @@ def test_pull_delete_takes_only_what_a_pull_would_bring(near):
     assert {str(path) for path in near.here.shared.rglob("*")} >= ledger and (
         near.here.project / ".git"
     ).exists()
+
+
+@pytest.mark.parametrize("way", ["push", "pull"])
+def test_nothing_is_deleted_after_a_list_that_is_not_whole(near, tmp_path, way):
+    """rsync could not open a directory over there, and says so: what seems to be missing may be there."""
+    fill(near.here.project, gone="g\n", both="1\n")
+    fill(near.there.project, lost="l\n", both="1\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/rsync").write_text(
+        f'#!/bin/sh\n{shutil.which("rsync")} "$@"\ncode=$?\ncase "$*" in *--list-only*)\n'
+        'echo "rsync: opendir \\"/x\\" failed: Permission denied (13)" >&2; exit 23 ;; esac\nexit $code\n'
+    )
+    (tmp_path / "bin/rsync").chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    done = near.sync(way, "--delete", "--only", "code", PATH=path)
+    assert done.code == 1 and "nothing was deleted" in done.out, done
+    assert (near.here.project / "gone").exists() and (near.there.project / "lost").exists()
+    assert near.sync(way, "--delete", "--only", "code").code == 0
+    assert (near.here.project / "gone").exists() == (way == "push")
+    assert (near.there.project / "lost").exists() == (way == "pull")
+
+
+@pytest.mark.parametrize("strict", [(), ("--strict-gitignore",)], ids=["filter", "strict"])
+def test_linked_worktrees_inside_the_project_do_not_travel_and_stay(near, strict):
+    for stage, name in ((near.here, "mine"), (near.there, "theirs")):
+        stage.git("worktree", "add", "-q", f"inner/{name}")
+        fill(stage.project, **{f"inner__{name}__loose": "x\n", "inner__file": "f\n"})
+    for way in ("push", "pull"):
+        assert near.sync(way, "--delete", "--only", "code", *strict).code == 0
+    for stage, name, other in ((near.here, "mine", "theirs"), (near.there, "theirs", "mine")):
+        assert (stage.project / "inner" / name / "loose").exists()
+        assert (stage.project / "inner/file").exists()
+        assert not (stage.project / "inner" / other).exists()
 
 
 # ---------------------------------------------------------------- mounts

@@ -258,8 +258,9 @@ def test_a_log_of_one_author_is_not_taken_for_that_of_an_author_with_a_shorter_n
     stage.ok("my-agent", "next")
     stage.send("my-agent", "note", "# ok\n", "go on")
     stage.send("my-agent", "decision", "# choose\n", "choose")
-    stage.ok("my-agent", "continue")
     assert stage.ok("my", "next").action == "ask_user"
+    stage.ok("my-agent", "continue")
+    assert stage.ok("my", "next").action == "reply", "one user, one answer"
 
 
 # ---- what is continued
@@ -345,7 +346,7 @@ def test_closing_writes_what_1_x_reads(stage, name):
     moved = stage.shared / "_archive" / folder.name
     assert not folder.exists()
     rows = dict(line.split(" = ") for line in (moved / "CLOSED").read_text().splitlines())
-    assert [*rows] == ["reason", "outcome", "closed_by", "closed_at"]
+    assert [*rows] == ["reason", "outcome", "closed_by", "closed_at", "approval"]
     assert json.loads(rows["reason"]) == 'say "hi"' and json.loads(rows["closed_by"]) == "claude"
     session = json.loads((moved / "session.json").read_text())
     assert (session["state"], session["close_reason"], session["closed_at"]) == (

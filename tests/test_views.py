@@ -15,7 +15,6 @@ from conftest import RELAY, SCRIPT, dispositions, findings, reseal
 from helpers.blocks import prepared
 
 WIDE = "\u65e5\u672c\u8a9e\u306e\u30bf\u30a4\u30c8\u30eb \U0001f680 e\u0301"
-GONE = "its bytes are no longer here"
 
 
 def write(stage, name, text):
@@ -282,7 +281,7 @@ def test_what_cannot_be_shown_is_refused(stage, asked, words):
 # ---- show --diff
 
 
-def test_a_diff_shows_what_git_or_the_working_tree_still_has_and_names_the_rest(stage):
+def test_a_diff_shows_what_was_published_whatever_git_and_the_working_tree_still_have(stage):
     write(stage, "base.py", "base\n")
     stage.git("add", ".")
     stage.git("commit", "-qm", "base")
@@ -303,21 +302,20 @@ def test_a_diff_shows_what_git_or_the_working_tree_still_has_and_names_the_rest(
     assert (row["from"], row["to"]) == ("002", "003")
     assert {file["path"]: (file["how"], file["why"]) for file in row["files"]} == {
         "base.py": ("deleted", ""),
-        "gone.py": ("changed", GONE),
+        "gone.py": ("changed", ""),
         "kept.py": ("changed", ""),
         "sub/new.py": ("added", ""),
     }
     done = stage.ok("claude", "show", "3", "--diff")
     for line in (
         "diff --git a/kept.py b/kept.py",
+        "-first",
         "-one",
         "+two",
         "+++ b/sub/new.py",
         "--- a/base.py",
     ):
         assert line in done.out
-    assert f"changed gone.py: {GONE}" in done.out and "diff --git a/gone.py" not in done.out
-    assert "--diff=base" in done.err
     based = stage.ok("claude", "show", "3", "--diff=base").out
     assert based.startswith("base ") and "+++ b/gone.py" in based
     assert "4 files changed" in stage.ok("claude", "show", "1", "--diff=now").out
@@ -410,12 +408,12 @@ def test_a_run_says_if_it_counts(stage, reviewed):
 def test_an_approval_says_why_it_was_allowed(stage, reviewed):
     assert [why["holds"] for why in story_in(stage)["artifacts"][3]["allowed"]] == [True] * 3
     out = stage.ok("claude", "log").out
-    assert "allowed: the tree was that of 003" in out
+    assert "allowed: the working tree was that of 003" in out
     assert "allowed: 1 run on this change set: exit 0" in out
 
 
-def test_an_approval_that_the_record_does_not_bear_out_is_named(stage, reviewed, monkeypatch):
-    monkeypatch.setattr(RELAY, "counting_runs", lambda runs, now: [])
+def test_an_approval_that_the_record_does_not_bear_out_is_named(stage, reviewed):
+    reseal(reviewed, "004-codex-review", lambda sidecar: sidecar | {"evidence": []})
     assert [why["holds"] for why in story_in(stage)["artifacts"][3]["allowed"]] == [False]
     assert "NOT BORNE OUT: " in stage.ok("claude", "log").out
 
@@ -428,7 +426,8 @@ def test_what_a_close_overrode_is_told(stage, reviewed):
     assert any("pay.py" in row["what"] and row["by"] == "claude" for row in story["overrides"])
     out = stage.ok("claude", "log", "--markdown").out
     assert "overridden by claude: " in out
-    assert 'outcome "approve", reason "urgent"; approved in "004-codex-review"' in out
+    assert 'outcome "approve", reason "urgent"; forced against unmet conditions' in out
+    assert "approved in" not in out
 
 
 def test_each_artifact_is_read_once_however_much_is_told_of_it(stage, reviewed, monkeypatch):
@@ -500,7 +499,7 @@ def test_the_markdown_has_findings_runs_verdict_and_how_to_check(stage, reviewed
         '- 2.1 blocker pay.py:1 "Divides by zero" \\[accepted\\]\n  - fixed in 003: "a guard"\n',
         'approve of 003: "Answer"',
         ': "false"',
-        "  - allowed: no blocker or major is unanswered",
+        "  - allowed: every blocker and major is settled",
     ):
         assert line in out, line
     assert re.search(
@@ -546,7 +545,7 @@ def test_nothing_of_the_authors_becomes_markup_a_link_or_a_mention(stage):
     ],
 )
 def test_a_word_in_markdown(text, markdown):
-    assert RELAY._md_escaped(text) == markdown
+    assert RELAY.md_escaped(text) == markdown
 
 
 def test_markdown_is_cut_to_what_github_takes(stage, monkeypatch):

@@ -53,9 +53,23 @@ def asked(stage):
     return prepared(stage, _asked)
 
 
+def _changed(stage):
+    path = stage.open_pair()
+    (stage.project / "work.py").write_text("work\n")
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    return path
+
+
+def changed(stage):
+    """As `asked`, with a change to review."""
+    return prepared(stage, _changed)
+
+
 def tried(stage, author, kind, text, *more, **env):
     """A send that may be refused; the file is new each time."""
     stage._tries = getattr(stage, "_tries", 0) + 1
+    stage.places(text)
     return stage.run(
         author,
         "send",

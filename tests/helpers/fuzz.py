@@ -311,6 +311,10 @@ LISTED = (
     b"00:00:00 .shared/20260101-x/001-claude-plan.ready\n-rw-r--r-- 12 2026/01/01 00:00:00 l\\#377\n"
 )
 COUNTED = b"Total bytes sent: 12,345\n  1,234  56%  1.2MB/s\nrsync error: Permission denied (13)\n"
+TREE = (
+    b"100644 001-claude-plan.md\0" + b"x" * 20 + b"100644 001-claude-plan.md.sha256\0" + b"y" * 20,
+    b"100644 claude-" + b"0" * 24 + b".jsonl\0" + b"z" * 20 + b"100644 session.json\0" + b"s" * 20,
+)
 MOUNTS = b"tmpfs /tmp tmpfs rw 0 0\nx@y:/z /home/u/a\\040b fuse.sshfs rw 0 0\n"
 CONFIG = (
     b'[features]\nhooks = false\n[hooks.state."x:stop:0:0"]\ntrusted_hash = "sha256:x"\n'
@@ -335,6 +339,7 @@ def examples_of(ground):
     event |= {"file_path": f"{pair}/002-codex-review.ready", "event": "add", "tool_input": tool}
     note = {"pair": pair.name, "at": "2026-01-01T00:00:00+00:00", "reviewed": 1, "unchanged": True}
     examples = {"settings": SETTINGS, "rsync": (LISTED, COUNTED), "toml": (CONFIG, RULES)}
+    examples["git-tree"] = TREE
     at = "2026-01-01T00:00:00+00:00"
     return examples | {
         "artifact": contents(*(CORPUS / "good").glob("*.md"), *pair.glob("0*.md")),
@@ -505,7 +510,7 @@ def read_rsync(ground, case, dice):
     relay = ground.relay
     far = relay.Far.__new__(relay.Far)
     far.left, far.scratch, far.host, far.name = [], "/x", "host", "host:/x"
-    far._remote = far.name
+    far._remote, far.remote = far.name, ""
     far._rsync = lambda *_: case
     entries = far.listing(["- *"])
     for pair in relay.far_pairs(entries).values():
@@ -513,6 +518,15 @@ def read_rsync(ground, case, dice):
     for path in entries:
         relay.is_project_path(path)
     relay.one_line(far._trouble(12, case.decode("utf-8", "replace")).message)
+
+
+def read_git_tree(ground, case, dice):
+    relay = ground.relay
+    try:
+        names = relay.tree_names("claude", case, 20)
+    except ValueError:  # The ref is refused.
+        return
+    assert all(map(relay.travels, names)) and not any("codex" in name for name in names)
 
 
 def read_dotgit(ground, case, dice):
@@ -636,6 +650,7 @@ TARGETS = {
     "command": (6, command_case, read_command),
     "number": (20, pieces(*TIMES), read_number),
     "rsync": (60, mutations("rsync"), read_rsync),
+    "git-tree": (30, mutations("git-tree"), read_git_tree),
     "dotgit": (3, mutations("dotgit"), read_dotgit),
     "names": (60, pieces(*NAMES), read_name),
     "secrets": (10, mutations("artifact"), read_secret),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -177,7 +178,103 @@ def published(pair):
     names = {
         path.name: path.read_bytes()
         for path in pair.iterdir()
-        if path.is_file() and not path.name.startswith(".")
+        if path.is_file() and not path.name.startswith(".") and path.suffix != ".pack"
     }
     names["session.json"] = json.dumps(json.loads(names["session.json"]), sort_keys=True).encode()
     return names
+
+
+class Clones:
+    """Clones of one project with a bare remote between them, in which claude, codex and others work."""
+
+    def __init__(self, folder, *authors, url=None, init=()):
+        self.folder = folder
+        self.bare = folder / "remote.git"
+        self.stages = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        for author in authors or ("claude", "codex"):
+            stage = Stage(folder / author)
+            shutil.rmtree(stage.project)
+            if not self.bare.exists():
+                seed = folder / "seed"
+                stage.git("init", "-q", "--bare", *init, "-b", "main", self.bare, cwd=folder)
+                stage.git("init", "-q", *init, "-b", "main", seed, cwd=folder)
+                stage.git("remote", "add", "origin", "../remote.git", cwd=seed)
+                (seed / "code.txt").write_text("1\n")
+                stage.git("add", ".", cwd=seed)
+                stage.git("commit", "-q", "-m", "start", cwd=seed)
+                stage.git("push", "-q", "origin", "HEAD:main", cwd=seed)
+            stage.git(
+                *("clone", "-q", "--template=", "-b", "main", self.bare, stage.project), cwd=folder
+            )
+            stage.git("remote", "set-url", "origin", url or "../../remote.git")
+            self.stages[author] = stage
+        self.claude, self.codex = self.stages["claude"], self.stages["codex"]
+        self.settings = {"RELAY_SYNC": "git"}
+
+    def copied(self, folder):
+        """The same clones and remote in another place, which costs less than making them anew."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        other = copy.copy(self)
+        other.folder, other.bare, other.stages = folder, folder / "remote.git", {}
+        other.settings = dict(self.settings)
+        for author, stage in self.stages.items():
+            other.stages[author] = there = copy.copy(stage)
+            there.folder = folder / author
+            there.home, there.project = there.folder / "home", there.folder / "project"
+            there.shared = there.project / ".shared"
+        other.claude, other.codex = other.stages["claude"], other.stages["codex"]
+        return other
+
+    def sync(self, author, way, *flags, who=None, **more):
+        """`sync` in the clone of this author."""
+        stage = self.stages[author]
+        return stage.run(who or author, "sync", way, *flags, **{**self.settings, **more})
+
+    def rows(self, author, way, *flags, **more):
+        """The same where success is expected: the rows of its report."""
+        done = self.sync(author, way, "--json", *flags, **more)
+        assert done.code == 0, done
+        return [(row["what"], row["name"]) for row in done.json["ledger"]]
+
+    def open_pair(self):
+        """A pair that claude opened and codex joined."""
+        slug = self.claude.ok("claude", "bootstrap", "--topic", "demo", **self.settings).out.split()
+        self.rows("claude", "push")
+        assert self.codex.ok("codex", "next", "--sync", **self.settings).action == "wait"
+        return slug[0]
+
+    def refs(self):
+        """The refs of the remote and their tips."""
+        rows = self.claude.git("show-ref", cwd=self.bare).splitlines()
+        return {ref: tip for tip, ref in (row.split() for row in rows)}
+
+    def commit(self, ref, *entries, parent=None, **files):
+        """Sets a ref of the remote to a commit with these files and raw entries (mode, name, id)."""
+        import hashlib
+        import zlib
+
+        git, rows = self.claude.git, list(entries)
+        for name, content in files.items():
+            path = self.folder / "content"
+            path.write_bytes(content)
+            rows.append(("100644", name, git("hash-object", "-w", path, cwd=self.bare)))
+        tree = b"".join(
+            f"{mode} {name}\0".encode() + bytes.fromhex(blob)
+            for mode, name, blob in sorted(rows, key=lambda row: row[1])
+        )
+        whole = b"tree %d\0" % len(tree) + tree
+        tip = hashlib.sha1(whole).hexdigest()
+        place = self.bare / "objects" / tip[:2] / tip[2:]
+        place.parent.mkdir(exist_ok=True)
+        if not place.exists():
+            place.write_bytes(zlib.compress(whole))
+        above = ("-p", parent) if parent else ()
+        commit = git("commit-tree", tip, *above, "-m", "x", cwd=self.bare)
+        git("update-ref", ref, commit, cwd=self.bare)
+        return commit
+
+    def files(self, ref):
+        """The raw entries of a ref."""
+        rows = self.claude.git("ls-tree", ref, cwd=self.bare).splitlines()
+        return [(row.split()[0], row.split("\t")[1], row.split()[2]) for row in rows]

@@ -1,0 +1,1222 @@
+"""What an approval needs, point by point; then every way that was tried to get one accepted over
+bytes, findings or runs that it does not cover (docs/threat-model.md lists them by these names)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+
+import pytest
+from conftest import RELAY, Stage, dispositions, findings, reseal, sidecar
+from helpers.blocks import prepared
+
+NOT_RUN = ("--not-run", "read only")
+
+
+def write(stage, name, text):
+    path = stage.project / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def commit(stage, message="more", *words, cwd=None):
+    stage.git("add", "-A", *words, cwd=cwd)
+    stage.git("commit", "-qm", message, cwd=cwd)
+
+
+def unmet(done):
+    """The conditions that a refusal lists, each with its command."""
+    assert done.code == 2 and done.err.startswith("relay: "), done
+    rows = re.findall(r"(?m)^  - (.*)\n    hint: (\S.*)$", done.err)
+    return rows or [(done.err, "")]
+
+
+def refused_for(done, *words):
+    """The refusal, which names exactly one condition, and that with these words."""
+    rows = unmet(done)
+    assert len(rows) == 1 and all(word in rows[0][0] for word in words), (words, done)
+    return rows[0]
+
+
+def _project(stage):
+    for name, text in (("app.py", "one\n"), ("keep.py", "keep\n"), ("lib/util.py", "util\n")):
+        write(stage, name, text)
+    commit(stage, "base")
+    return stage.open_pair()
+
+
+def _asked(stage):
+    pair = _project(stage)
+    write(stage, "app.py", "two\n")
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    return pair
+
+
+@pytest.fixture
+def asked(stage):
+    """claude changed app.py, added new.py and asked for a review, which codex was shown."""
+    return prepared(stage, _asked)
+
+
+def approve(stage, *more, text="# Fine\n", **env):
+    stage.sent += 1
+    stage.places(text)
+    words = ("send", "--kind", "review", "--verdict", "approve", "--next", "ship it", "--file")
+    return stage.run("codex", *words, stage.file(text, f"a-{stage.sent}.md"), *more, **env)
+
+
+def close(stage, *more, author="claude", outcome="approve", **env):
+    words = ("close", "--reason", "done", "--outcome", outcome)
+    return stage.run(author, *words, *more, **env)
+
+
+def ran(stage, *words, author="codex", code=0, **more):
+    done = stage.run(author, "run", "--", *words, **more)
+    assert done.code == code, done
+    return done
+
+
+def approved(stage, *more):
+    ran(stage, "true")
+    done = approve(stage, *more)
+    assert done.code == 0, done
+
+
+def refuses_both(stage, *words):
+    """Neither can codex approve again nor claude close, and both say why."""
+    for done in (approve(stage, *NOT_RUN, "--dry-run"), close(stage)):
+        assert any(all(word in why for word in words) for why, _ in unmet(done)), (words, done)
+    assert not list(stage.shared.rglob("CLOSED"))
+
+
+# ---- findings
+
+
+def reviewed(stage, *rows):
+    stage.send("codex", "review", findings(*rows), "mend it", "--verdict", "changes")
+    stage.ok("claude", "next")
+
+
+def test_a_fix_that_changed_something_is_accepted_by_the_finders_approval(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong", "minor app.py:1 Ugly")
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "fix", dispositions("2.1 fixed so", "2.2 fixed so"))
+    stage.ok("codex", "next")
+    assert "codex has not accepted" in unmet(close(stage))[0][0]
+    approved(stage)
+    assert [row["id"] for row in sidecar(asked, 4)["accepts"]] == ["2.1", "2.2"]
+    rows = stage.ok("codex", "findings", "--all", "--json").json["findings"]
+    assert {row["state"] for row in rows} == {"accepted"}
+    assert close(stage).code == 0
+
+
+def test_what_was_answered_fixed_and_did_not_change_is_not(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    stage.ok("codex", "next")
+    why, _ = refused_for(approve(stage, *NOT_RUN), "2.1 blocker", "nothing changed since")
+    assert "`2.1 accepted`" in why and "`2.1 reopened WHY`" in why
+    text = dispositions("2.1 accepted")
+    assert approve(stage, *NOT_RUN, text=text).code == 0
+
+
+def test_what_a_run_left_behind_fixes_nothing(stage, asked):
+    ran(stage, "touch", "left.txt")
+    reviewed(stage, "blocker app.py:1 Wrong")
+    (stage.project / "left.txt").unlink()
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    stage.ok("codex", "next")
+    ran(stage, "touch", "other.txt")
+    refused_for(approve(stage), "2.1 blocker", "nothing changed since")
+
+
+@pytest.mark.parametrize("answer", ["refuted it is meant so", "deferred the user takes it"])
+def test_what_was_refuted_or_deferred_needs_the_finders_word(stage, asked, answer):
+    reviewed(stage, "major app.py:1 Wrong")
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "fix", dispositions(f"2.1 {answer}"))
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "2.1 major", "rule on it")
+    assert approve(stage, *NOT_RUN, text=dispositions("2.1 withdrawn")).code == 0
+    assert close(stage).code == 0
+
+
+def test_only_the_finder_settles(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    for verb in ("accepted", "withdrawn", "reopened still"):
+        assert stage.try_send("claude", "fix", dispositions(f"2.1 {verb}")).code == 2
+    assert stage.try_send("codex", "note", dispositions("2.1 fixed so")).code == 2
+
+
+def test_the_approver_cannot_settle_what_the_other_found(stage, asked):
+    stage.send("claude", "review", findings("blocker app.py:1 Of claude"))
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "2.1 blocker", "unanswered")
+    stage.send("codex", "note", dispositions("2.1 refuted no"))
+    assert approve(stage, *NOT_RUN, "--reply-to", "2").code == 0
+    refused_for(close(stage), "2.1 blocker", "claude has not accepted")
+
+
+def test_wontfix_is_the_users(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    assert stage.try_send("claude", "fix", dispositions("2.1 wontfix too dear")).code == 2
+    stage.ok("claude", "continue")
+    stage.send("claude", "fix", dispositions("2.1 wontfix too dear"))
+    stage.ok("codex", "next")
+    assert approve(stage, *NOT_RUN).code == 0
+    assert close(stage).code == 0
+
+
+def test_a_reopened_finding_needs_the_users_word_anew(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    stage.ok("claude", "continue")
+    stage.send("claude", "fix", dispositions("2.1 wontfix too dear"))
+    stage.ok("codex", "next")
+    stage.send("codex", "review", dispositions("2.1 reopened it hurts"))
+    stage.ok("claude", "next")
+    assert stage.try_send("claude", "fix", dispositions("2.1 wontfix still")).code == 2
+
+
+BLOCK = "```findings\nblocker app.py:1 Hidden\n```\n"
+
+
+ODD_PLACES = [
+    (f"# R\n\n## Next\nmend\n\n{BLOCK}", ()),
+    ("# R\n", ("--next", f"mend\n\n{BLOCK}")),
+    ("# R\n", ("--next-file", BLOCK)),
+    (f"# R\n\n````text\n{BLOCK}````\n", ("--next", "x")),
+    (f"# R\n\n~~~~\n{BLOCK}~~~~\n", ("--next", "x")),
+    ("# R\n\n> ```findings\n> blocker app.py:1 Hidden\n> ```\n", ("--next", "x")),
+    ("# R\n\n- ```findings\n  blocker app.py:1 Hidden\n  ```\n", ("--next", "x")),
+    ("# R\n\n    ```findings\n    blocker app.py:1 Hidden\n    ```\n", ("--next", "x")),
+    ("# R\n\n```Findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```findings of mine\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```findings\nblocker app.py:1 Hidden\n", ("--next", "x")),
+    ("# R\n\n```findings\nnit - One\n blocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```python\nprint(1)\n\n" + BLOCK, ("--next", "x")),
+    ("# R\n\n<!--\n" + BLOCK + "-->\n", ("--next", "x")),
+    ("# R\n\n```{findings}\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n~~~ finding ~~~\nblocker app.py:1 Hidden\n~~~\n", ("--next", "x")),
+    ("# R\n\n| ```findings\n| blocker app.py:1 Hidden\n| ```\n", ("--next", "x")),
+    ("# R\n\n\u00a0```findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n\u200b```findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n**```findings**\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```findings```\nblocker app.py:1 Hidden\n", ("--next", "x")),
+    ("# R\n\n``findings\nblocker app.py:1 Hidden\n``\n", ("--next", "x")),
+    ("# R\n\n[findings]\nblocker app.py:1 Hidden\n", ("--next", "x")),
+    ("# R\n\n```\nfindings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\nblocker app.py:1 Hidden\n", ("--next", "x")),
+]
+
+
+def test_a_block_in_an_odd_place_is_refused_or_recorded_and_never_lost(stage, asked):
+    """Where it is recorded, it is in the way of the approval."""
+    words = ("send", "--kind", "review", "--verdict", "approve", *NOT_RUN)
+    for n, (text, more) in enumerate(ODD_PLACES):
+        if more[:1] == ("--next-file",):
+            more = ("--next-file", stage.file(more[1], f"p{n}.md"))
+        done = stage.run("codex", *words, "--file", stage.file(text, f"odd{n}.md"), *more)
+        assert done.code == 2, (text, done)
+    assert len(list(asked.glob("*.ready"))) == 1
+
+
+def test_a_finding_that_was_settled_is_reopened_and_not_repeated(stage, asked):
+    reviewed(stage, "major app.py:1 Wrong")
+    stage.send("claude", "fix", dispositions("2.1 refuted no"))
+    stage.ok("codex", "next")
+    stage.send("codex", "review", dispositions("2.1 accepted"))
+    again = stage.try_send("codex", "review", findings("blocker app.py:2 wrong"))
+    assert again.code == 2 and "`2.1 reopened WHY`" in again.err
+    stage.send("codex", "review", dispositions("2.1 reopened it is"))
+    refused_for(approve(stage, *NOT_RUN), "2.1 major", "reopened")
+
+
+# ---- runs
+
+
+def began_later(pair, stem):
+    """As if this run had begun after all others: times are recorded to the second."""
+    path = pair / ".evidence" / f"{stem}.json"
+    late = '"started": "2099-01-01T00:00:00+00:00"'
+    path.write_text(re.sub(r'"started": "[^"]*"', late, path.read_text()))
+
+
+def test_a_run_that_exited_0_is_needed(stage, asked):
+    why, command = refused_for(approve(stage), "nothing was run on this change set")
+    assert "--not-run REASON" in why and command.endswith("/relay run -- COMMAND")
+    ran(stage, "false", code=1)
+    assert len(unmet(approve(stage))) == 2
+    ran(stage, "true")
+    why, _ = refused_for(approve(stage), '"false" by codex exited with 1')
+    assert "--despite-failed REASON" in why
+    assert approve(stage, "--despite-failed", "known").code == 0
+    shown = stage.ok("claude", "next").out
+    assert 'despite a failed run: "known"' in shown
+    assert close(stage).code == 0
+
+
+def test_a_failure_that_there_was_not_cannot_be_overridden(stage, asked):
+    refused_for(approve(stage, "--despite-failed", "x"), "nothing that was run", "failed")
+
+
+def test_the_latest_run_of_each_command_counts_whoever_ran_it(stage, asked):
+    flag = stage.folder / "fails"
+    flag.touch()
+    check = ("sh", "-c", f"! test -e {flag}")
+    ran(stage, *check, code=1)
+    ran(stage, "true")
+    refused_for(approve(stage), "exited with 1")
+    flag.unlink()
+    ran(stage, *check)
+    assert approve(stage, "--dry-run").code == 0
+    flag.touch()
+    ran(stage, *check, author="claude", code=1)
+    began_later(asked, "claude-001")
+    stage.send("claude", "note")
+    stage.ok("codex", "next")
+    refused_for(approve(stage, "--reply-to", "1"), "by claude exited with 1")
+
+
+@pytest.mark.parametrize("code", [126, 127])
+def test_a_command_that_was_not_found_says_nothing(stage, asked, code):
+    ran(stage, "sh", "-c", f"exit {code}", code=code)
+    refused_for(approve(stage), "run")
+    ran(stage, "true")
+    assert approve(stage).code == 0
+
+
+def test_a_reproduction_is_to_fail(stage, asked):
+    assert stage.run("codex", "run", "--expect-fail", "--", "true").code == 0
+    ran(stage, "sh", "-c", ":")
+    refused_for(approve(stage), "exited with 0, and was to fail")
+    ran(stage, "true")
+    done = stage.run("codex", "run", "--expect-fail", "--", "false")
+    assert done.code == 1 and "as it was to" in done.err
+    assert approve(stage).code == 0
+    assert "it was to fail" in stage.ok("claude", "next").out
+
+
+def test_a_reproduction_alone_proves_nothing(stage, asked):
+    stage.run("codex", "run", "--expect-fail", "--", "false")
+    refused_for(approve(stage), "nothing that you ran on this change set exited with 0")
+
+
+def test_a_run_that_was_to_fail_does_not_hide_one_that_failed(stage, asked):
+    ran(stage, "false", code=1)
+    ran(stage, "true")
+    stage.run("codex", "run", "--expect-fail", "--", "false")
+    refused_for(approve(stage), '"false" by codex exited with 1')
+
+
+def test_what_a_run_creates_does_not_void_it_and_what_it_changes_does(stage, asked):
+    done = ran(stage, "sh", "-c", "echo x >report.txt")
+    assert "it created report.txt" in done.err
+    assert approve(stage, "--dry-run").code == 0
+    ran(stage, "sh", "-c", "echo x >>new.py")
+    write(stage, "new.py", "new\n")
+    assert approve(stage, "--dry-run").code == 0, "the first one still counts"
+
+
+def test_a_run_that_changed_a_reviewed_file_proves_nothing(stage, asked):
+    done = ran(stage, "sh", "-c", "echo x >>new.py")
+    assert "proves nothing: new.py" in done.err
+    write(stage, "new.py", "new\n")
+    refused_for(approve(stage), "changed the working tree (new.py)")
+
+
+def test_a_run_keeps_head_and_tail_of_its_output_as_a_terminal_shows_it(stage, asked):
+    code = "print('\\x1b[31mfirst\\x1b[0m'); print('0%\\r50%\\r100%'); print('x' * 79 + '\\n' + '-\\n' * 20000); print('last')"
+    ran(stage, sys.executable, "-c", code)
+    approved(stage)
+    tail = sidecar(asked, 2)["evidence"][0]["tail"]
+    lines = tail.split("\n")
+    assert lines[:2] == ["first", "100%"] and lines[-2] == "last"
+    assert len(tail.encode()) <= RELAY.OUTPUT_BYTES and "left out" in tail
+
+
+def test_a_run_in_a_copy_leaves_the_tree_alone_and_counts(stage, asked):
+    write(stage, ".gitignore", "deps/\n")
+    write(stage, "deps/dep.txt", "dep\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    before = stage.snapshot(stage.project / "lib", stage.project / "app.py", stage.project / "deps")
+    command = "cat deps/dep.txt app.py && echo broken >app.py && rm -r lib && touch junk"
+    linked = ("run", "--copy", "--link", "deps", "--", "sh", "-c", command)
+    done = stage.process("codex", *linked)
+    assert done.code == 0 and done.out == "dep\ntwo\n", done
+    assert (
+        stage.snapshot(*map(type(asked), before)) == before
+        and not (stage.project / "junk").exists()
+    )
+    assert stage.process("codex", "run", "--copy", "--", "test", "-e", "deps").code == 1
+    refused_for(approve(stage), "exited with 1")
+    assert approve(stage, "--despite-failed", "the copy has no deps").code == 0
+    assert [run["in_copy"] for run in sidecar(asked, 3)["evidence"]] == [True, True]
+    assert "in a copy" in stage.ok("claude", "next").out
+
+
+def test_a_link_that_is_no_directory_of_the_project_is_refused(stage, asked):
+    for name in ("../home", "/etc", "app.py", "none"):
+        done = stage.run("codex", "run", "--copy", "--link", name, "--", "touch", "ran")
+        assert done.code in (2, 125) and "nothing was run" in done.err, name
+    assert not (stage.project / "ran").exists()
+
+
+# ---- the tree
+
+
+def test_a_tracked_edit_after_the_request_is_in_the_way_by_name(stage, asked):
+    write(stage, "keep.py", "evil\n")
+    refused_for(approve(stage, *NOT_RUN), "changed since 001", "keep.py")
+    done = approve(stage, *NOT_RUN, "--accept-moved", "keep.py", "--reason", "the user wants it")
+    assert done.code == 0
+    assert sidecar(asked, 2)["accept_moved"] == [{"path": "keep.py", "reason": "the user wants it"}]
+    assert "accepted as changed: keep.py" in stage.ok("claude", "next").out
+    assert close(stage, "--no-archive").code == 0
+
+
+def test_what_was_accepted_as_changed_counts_for_a_close_only_as_it_was(stage, asked):
+    write(stage, "keep.py", "other\n")
+    assert approve(stage, *NOT_RUN, "--accept-moved", "keep.py", "--reason", "so").code == 0
+    write(stage, "keep.py", "evil\n")
+    refused_for(close(stage), "keep.py")
+    assert close(stage, "--accept-moved", "keep.py", "--no-archive").code == 0
+    closed = RELAY.parse_closed((asked / "CLOSED").read_bytes())
+    assert closed["accepted_moved"] == ["keep.py"]
+
+
+def test_accepting_what_did_not_move_or_without_a_reason_is_refused(stage, asked):
+    for more in (("keep.py", "--reason", "x"), ("keep.py",)):
+        assert approve(stage, *NOT_RUN, "--accept-moved", *more).code == 2
+    assert approve(stage, *NOT_RUN, "--accept-outside").code == 2
+
+
+def test_untracked_new_files_pass_and_are_named_while_they_stay_untracked(stage):
+    asked = _asked(stage)
+    write(stage, "extra.py", "extra\n")
+    assert "new beside them: 1 (extra.py)" in stage.ok("codex", "next", "--pair-id", asked.name).out
+    approved(stage)
+    stage.git("add", "extra.py")
+    assert any("extra.py" in why for why, _ in unmet(close(stage)))
+    stage.git("rm", "-q", "--cached", "extra.py")
+    done = close(stage, "--no-archive")
+    assert done.code == 0 and "extra.py" in done.err
+    assert RELAY.parse_closed((asked / "CLOSED").read_bytes())["new_files"] == ["extra.py"]
+    assert "extra.py" in stage.ok("claude", "log", asked.name).out
+
+
+def test_merge_conflicts_are_named_and_cannot_be_approved(stage):
+    pair = _project(stage)
+    stage.git("checkout", "-qb", "side")
+    write(stage, "app.py", "side\n")
+    commit(stage)
+    stage.git("checkout", "-q", "main")
+    write(stage, "app.py", "main\n")
+    commit(stage)
+    with pytest.raises(Exception, match="merge"):
+        stage.git("merge", "-q", "side")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "merge conflicts: app.py")
+    assert len(list(pair.glob("*.ready"))) == 1
+
+
+def test_a_tree_that_cannot_be_recorded_is_said_and_cannot_be_approved(stage, asked):
+    (stage.project / ".git" / "index").write_bytes(b"DIRC and nothing else")
+    refused_for(approve(stage, *NOT_RUN), "cannot be compared")
+    assert "cannot be compared" in stage.ok("codex", "next", "--pair-id", asked.name).out
+    sent = stage.send("claude", "fix")
+    assert "warning: no change set is recorded" in sent.out
+    assert "on an unknown working tree" in ran(stage, "true").err
+
+
+def test_an_empty_change_set_is_said_and_needs_a_reason(stage):
+    pair = _project(stage)
+    assert "the change set is empty" in stage.send("claude", "plan").out
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "nothing is reviewed", "--empty --reason")
+    assert approve(stage, *NOT_RUN, "--empty").code == 2
+    assert approve(stage, *NOT_RUN, "--empty", "--reason", "a plan in words").code == 0
+    assert sidecar(pair, 2)["empty"] == "a plan in words"
+    assert 'nothing to review: "a plan in words"' in stage.ok("claude", "next").out
+    assert close(stage).code == 0
+
+
+def test_empty_is_refused_where_there_is_something(stage, asked):
+    refused_for(approve(stage, *NOT_RUN, "--empty", "--reason", "x"), "not empty")
+
+
+def test_a_huge_sparse_untracked_file_is_recorded_by_name_and_its_change_is_seen(stage):
+    _project(stage)
+    big = stage.project / "big.img"
+    with big.open("wb") as file:
+        file.truncate(2 << 30)
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    assert approve(stage, *NOT_RUN, "--dry-run").code == 0
+    before = big.stat()
+    with big.open("r+b") as file:
+        file.write(b"evil")
+    os.utime(big, ns=(before.st_atime_ns, before.st_mtime_ns))
+    refused_for(approve(stage, *NOT_RUN), "big.img")
+
+
+def test_the_users_global_ignore_rules_count_as_in_a_commit(stage):
+    _project(stage)
+    write(stage, ".idea/workspace.xml", "mine\n")
+    write(stage, "new.py", "new\n")
+    rules = stage.home / ".config" / "git" / "ignore"
+    rules.parent.mkdir(parents=True)
+    rules.write_text(".idea/\n")
+    env = {"GIT_CONFIG_GLOBAL": None}
+    stage.ok("claude", "send", "--kind", "fix", "--file", stage.file("# F\n"), "--next", "x", **env)
+    out = stage.ok("codex", "next", **env).out
+    assert "unchanged since 001 (1 file)" in out and ".idea" not in out
+
+
+# ---- the base
+
+
+def based(stage, base):
+    for name, text in (("app.py", "one\n"), ("keep.py", "keep\n")):
+        write(stage, name, text)
+    commit(stage, "base")
+    if base == "main":
+        stage.git("checkout", "-qb", "work")
+    slug = stage.ok("claude", "bootstrap", "--topic", "t", "--base", base).out.split()[0]
+    stage.ok("codex", "next")
+    return stage.shared / slug
+
+
+def test_a_base_that_is_a_commit_stays(stage):
+    write(stage, "last.py", "last\n")
+    pair = based(stage, "HEAD~")
+    stage.send("claude", "fix")
+    assert sorted(sidecar(pair, 1)["changeset"]["files"]) == ["app.py", "keep.py", "last.py"]
+    write(stage, "more.py", "more\n")
+    commit(stage)
+    stage.send("claude", "fix")
+    rows = [sidecar(pair, n)["changeset"] for n in (1, 2)]
+    assert rows[0]["base"] == rows[1]["base"] and "more.py" in rows[1]["files"]
+
+
+def test_a_base_that_is_a_branch_is_followed_through_a_rebase(stage):
+    pair = based(stage, "main")
+    write(stage, "app.py", "two\n")
+    commit(stage, "work")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.git("checkout", "-q", "main")
+    write(stage, "upstream.py", "upstream\n")
+    commit(stage, "upstream")
+    stage.git("checkout", "-q", "work")
+    stage.git("rebase", "-q", "main")
+    assert "unchanged since 001 (1 file)" in stage.ok("codex", "next", "--pair-id", pair.name).out
+    approved(stage)
+    files = [sidecar(pair, n)["changeset"] for n in (1, 2)]
+    assert files[0]["files"] == files[1]["files"] and files[0]["base"] != files[1]["base"]
+    assert close(stage, "--no-archive").code == 0
+
+
+def test_a_base_that_is_none_is_refused(stage):
+    assert stage.run("claude", "bootstrap", "--topic", "t", "--base", "nowhere").code == 2
+    for base in ("--all", "HEAD:app.py", ""):
+        stage.run("claude", "bootstrap", "--topic", "t", f"--base={base}")
+    for path in stage.shared.glob("2*/session.json"):
+        assert re.fullmatch("[0-9a-f]{40}", json.loads(path.read_text())["base_commit"])
+
+
+# ---- packs and worktrees
+
+
+def _thirty(stage):
+    pair = _project(stage)
+    for n in range(30):
+        write(stage, f"many/f{n}.py", f"first {n}\n")
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", findings("nit - Mend"), "mend", "--verdict", "changes")
+    for n in range(30):
+        write(stage, f"many/f{n}.py", f"second {n}\n")
+    stage.ok("claude", "next")
+    stage.send("claude", "fix")
+    return pair
+
+
+LATER = {
+    "commit": lambda s: commit(s),
+    "amend": lambda s: (commit(s), s.git("commit", "-q", "--amend", "--allow-empty", "-m", "x")),
+    "reset --hard": lambda s: (commit(s), s.git("reset", "-q", "--hard", "HEAD~1")),
+    "gc": lambda s: (
+        commit(s),
+        s.git("reset", "-q", "--hard", "HEAD~1"),
+        s.git("reflog", "expire", "--expire=now", "--all"),
+        s.git("gc", "-q", "--prune=now"),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", LATER)
+def test_what_changed_between_two_states_is_shown_whatever_became_of_them(stage, how):
+    prepared(stage, _thirty)
+    out = stage.ok("codex", "next").out
+    command = re.search(r"(?m)^since your 002: 30 files changed: .*\n  \S+ (show 3 --diff)$", out)
+    assert command, out
+    LATER[how](stage)
+    row = stage.ok("codex", *command[1].split(), "--json").json
+    assert (row["from"], row["to"], len(row["files"])) == ("002", "003", 30)
+    assert not any(file["why"] for file in row["files"])
+    for n in range(30):
+        assert f"-first {n}\n+second {n}\n" in row["diff"]
+
+
+def test_a_pack_that_is_not_the_published_one_is_refused_and_a_missing_one_is_a_note(stage):
+    pair = prepared(stage, _thirty)
+    pack = pair / "003-claude-fix.pack"
+    whole, other = pack.read_bytes(), (pair / "001-claude-plan.pack").read_bytes()
+    for bytes_ in (whole[:-1], other, b"", b"PACK"):
+        pack.chmod(0o600)
+        pack.write_bytes(bytes_)
+        stage.refused("codex", "show", "3", "--diff")
+        done = stage.run("codex", "verify", "--json")
+        (row,) = done.json["pairs"][0]["faults"]
+        assert done.code == 1 and row["name"] == "003-claude-fix" and ".pack" in row["why"]
+    pack.unlink()
+    done = stage.ok("codex", "verify")
+    assert "all well" in done.out and "note: 003: " in done.out
+    stage.refused("codex", "show", "3", "--diff")
+    pack.symlink_to("001-claude-plan.pack")
+    assert stage.run("codex", "verify").code == 1
+    pack.unlink()
+    shutil.copy(pair / "001-claude-plan.pack", pair / "004-codex-review.pack")
+    stage.ok("codex", "verify")
+
+
+def test_a_pack_that_the_sidecar_does_not_name_is_not_read(stage):
+    pair = prepared(stage, _thirty)
+    reseal(pair, "003-claude-fix", lambda row: {k: v for k, v in row.items() if k != "pack"})
+    assert stage.run("codex", "verify").code == 1
+
+
+def worktree(stage):
+    """claude works in a linked worktree, codex in the main one."""
+    pair = _project(stage)
+    place = stage.folder / "linked"
+    stage.git("worktree", "add", "-q", str(place), "-b", "linked")
+    (place / "app.py").write_text("linked\n")
+    words = ("send", "--kind", "fix", "--next", "look", "--file", stage.file("# F\n"))
+    stage.ok("claude", *words, cwd=place)
+    return pair, place
+
+
+def test_a_reviewer_in_another_worktree_reviews_the_authors(stage):
+    pair, place = worktree(stage)
+    out = stage.ok("codex", "next").out
+    assert f"unchanged since 001 (1 file), in {place}" in out
+    ran(stage, "true")
+    _, command = refused_for(approve(stage), "another change set")
+    assert command == f"cd {place} && relay run -- COMMAND"
+    ran(stage, "true", cwd=place)
+    assert approve(stage, "--dry-run").code == 0
+    (place / "keep.py").write_text("evil\n")
+    refused_for(approve(stage), "keep.py", str(place))
+    (place / "keep.py").write_text("keep\n")
+    write(stage, "keep.py", "mine alone\n")
+    assert approve(stage).code == 0
+    assert sidecar(pair, 2)["changeset"]["tree"] == sidecar(pair, 1)["changeset"]["tree"]
+    assert close(stage, cwd=place).code == 0
+
+
+def test_a_worktree_that_is_gone_cannot_be_approved(stage):
+    _, place = worktree(stage)
+    stage.ok("codex", "next")
+    shutil.rmtree(place)
+    refused_for(approve(stage, *NOT_RUN), "cannot be compared", str(place))
+
+
+# ---- what is printed works, and what is recorded is shown
+
+
+def test_next_prints_what_an_approve_lacks(stage, asked):
+    out = stage.ok("codex", "next", "--pair-id", asked.name).out
+    assert "an approve lacks:\n  nothing was run on this change set: relay run -- COMMAND" in out
+    ran(stage, "true")
+    out = stage.ok("codex", "next", "--pair-id", asked.name).out
+    assert "VERDICT is approve or changes\n" in out
+    assert approve(stage).code == 0
+
+
+def test_the_close_that_next_prints_works(stage, asked):
+    approved(stage)
+    write(stage, "app.py", "evil\n")
+    out = stage.ok("claude", "next", "--pair-id", asked.name).out
+    assert "would be refused" in out and "app.py" in out and "relay close" not in out
+    write(stage, "app.py", "two\n")
+    out = stage.ok("claude", "next", "--pair-id", asked.name).out
+    command = re.search(r"relay (close --outcome approve --reason) TEXT", out)
+    stage.ok("claude", *command[1].split(), "done")
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    ["approved by codex", "Aprove", "acceptable", "\u0430pprove", "approve!", "unapproved"],
+)
+def test_an_outcome_that_only_looks_like_an_approval_is_refused(stage, asked, outcome):
+    done = close(stage, outcome=outcome)
+    assert done.code == 2 and "relay close --outcome approve" in done.err
+
+
+def test_a_close_that_is_no_approval_says_so_everywhere(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    assert "not an approval" in close(stage, "--no-archive", outcome="shipped").err
+    assert RELAY.parse_closed((asked / "CLOSED").read_bytes())["approval"] == "none"
+    for words in (("log", asked.name), ("log", asked.name, "--markdown")):
+        assert "not an approval" in stage.ok("claude", *words).out
+    assert "not an approval" in stage.ok("codex", "next").out
+
+
+def test_a_forced_close_names_no_approver_and_lists_what_it_overrode(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    assert close(stage, "--force", "--no-archive").code == 0
+    closed = RELAY.parse_closed((asked / "CLOSED").read_bytes())
+    assert closed["approval"] == "overridden" and "approved_by" not in closed
+    assert isinstance(closed["overrode"], list) and len(closed["overrode"]) >= 2
+    assert "not an approval" in stage.ok("claude", "log", asked.name).out
+
+
+def test_an_approval_names_who_gave_it(stage, asked):
+    approved(stage)
+    assert close(stage, "--no-archive").code == 0
+    closed = RELAY.parse_closed((asked / "CLOSED").read_bytes())
+    assert (closed["approval"], closed["approved_by"]) == ("given", "002-codex-review")
+    assert closed["changeset"] == sidecar(asked, 1)["changeset"]["digest"]
+    assert 'approved in "002-codex-review"' in stage.ok("claude", "log", asked.name).out
+
+
+@pytest.mark.parametrize("author", ["claude", "codex"])
+def test_one_answer_of_the_user_serves_both_sides(stage, asked, author):
+    stage.send("codex", "question", "# Q\n", "@user: which one?")
+    assert stage.ok("claude", "next").action == "ask_user"
+    refused = stage.try_send("claude", "note")
+    assert refused.code == 2 and "relay continue" in refused.err
+    stage.ok(author, "continue")
+    assert stage.ok("claude", "next").action == "reply"
+    stage.send("claude", "note")
+
+
+def test_both_authors_see_one_state(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong", "nit - Ugly")
+    write(stage, "app.py", "three\n")
+    rows = [stage.ok(a, "status", "--json").json for a in ("claude", "codex")]
+    assert rows[0]["changeset"] == rows[1]["changeset"]
+    findings_ = [stage.ok(a, "findings", "--json").json["findings"] for a in ("claude", "codex")]
+    assert findings_[0] == findings_[1]
+    unmet_ = [[why for why, _ in unmet(close(stage, author=a))] for a in ("claude", "codex")]
+    assert [w for w in unmet_[0] if "2.1" in w] == [w for w in unmet_[1] if "2.1" in w] != []
+
+
+def test_what_was_looked_at_and_by_which_model_is_recorded_and_shown(stage, asked):
+    key = f"codex-{hashlib.sha256(b'thread-of-codex').hexdigest()[:24]}"
+    state = stage.shared / "_relay" / "hook-state"
+    state.mkdir(exist_ok=True)
+    (state / f"model-{key}").write_text("gpt-9-codex")
+    text = "# R\n\nlooked-at: app.py, all callers\nNot-looked-at: new.py\n"
+    ran(stage, "true")
+    assert approve(stage, text=text).code == 0
+    row = sidecar(asked, 2)
+    assert row["looked_at"] == ["app.py, all callers"] and row["not_looked_at"] == ["new.py"]
+    assert row["model"] == "gpt-9-codex"
+    for words in (("next",), ("log",), ("log", "--markdown"), ("show", "2")):
+        out = stage.ok("claude", *words).out.replace("\\", "")
+        for part in ("app.py, all callers", "new.py", "gpt-9-codex"):
+            assert part in out, (words, part)
+
+
+# ---- hostile: bytes
+
+
+def test_hostile_flags_of_the_index(stage, asked):
+    stage.git("update-index", "--assume-unchanged", "keep.py")
+    stage.git("update-index", "--skip-worktree", "lib/util.py")
+    write(stage, "keep.py", "evil\n")
+    write(stage, "lib/util.py", "evil\n")
+    refused_for(approve(stage, *NOT_RUN), "keep.py", "lib/util.py")
+
+
+def test_hostile_file_that_only_the_index_forgot(stage, asked):
+    """Taken out of the index, what the base has is no new file."""
+    stage.git("rm", "-q", "--cached", "keep.py")
+    write(stage, "keep.py", "evil\n")
+    refused_for(approve(stage, *NOT_RUN), "keep.py")
+
+
+def test_hostile_commit_that_only_the_index_forgot(stage, asked):
+    """Committed and then taken out of the index, it would pass as a new file that is untracked."""
+    write(stage, "evil.py", "evil\n")
+    approved(stage)
+    stage.git("add", "app.py", "new.py", "evil.py")
+    stage.git("commit", "-qm", "with more")
+    stage.git("rm", "-q", "--cached", "evil.py")
+    refuses_both(stage, "evil.py")
+
+
+def test_hostile_commit_that_the_tree_takes_back(stage, asked):
+    approved(stage)
+    write(stage, "keep.py", "evil\n")
+    commit(stage)
+    write(stage, "keep.py", "keep\n")
+    assert any("HEAD differs" in why and "keep.py" in why for why, _ in unmet(close(stage)))
+
+
+def test_hostile_index_that_holds_something_else(stage, asked):
+    approved(stage)
+    write(stage, "app.py", "evil\n")
+    stage.git("add", "app.py")
+    write(stage, "app.py", "two\n")
+    refused_for(close(stage), "index differs", "app.py")
+
+
+@pytest.mark.parametrize("where", [".gitignore", ".git/info/exclude"])
+def test_hostile_ignore_rules_changed_in_between(stage, asked, where):
+    write(stage, where, "new.py\n")
+    write(stage, "new.py", "evil\n")
+    why, _ = refused_for(approve(stage, *NOT_RUN), "new.py")
+
+
+def test_hostile_ignored_file_that_is_committed_by_force(stage, asked):
+    write(stage, ".git/info/exclude", "hidden.py\n")
+    write(stage, "hidden.py", "evil\n")
+    approved(stage)
+    commit(stage)
+    stage.git("add", "-f", "hidden.py")
+    refuses_both(stage, "hidden.py")
+
+
+@pytest.mark.parametrize("how", ["mode", "symlink", "directory", "deleted", "case"])
+def test_hostile_kind_of_file(stage, asked, how):
+    path = stage.project / "keep.py"
+    if how == "mode":
+        path.chmod(0o755)
+    elif how == "case":
+        path.rename(stage.project / "KEEP.py")
+    else:
+        path.unlink()
+    if how == "symlink":
+        write(stage, "../elsewhere.py", "keep\n")
+        path.symlink_to("../elsewhere.py")
+    elif how == "directory":
+        write(stage, "keep.py/__init__.py", "evil\n")
+    assert any("keep.py" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+
+
+def test_hostile_symlink_in_the_place_of_a_directory(stage, asked):
+    shutil.copytree(stage.project / "lib", stage.folder / "lib")
+    shutil.rmtree(stage.project / "lib")
+    (stage.project / "lib").symlink_to(stage.folder / "lib")
+    assert any("lib/util.py" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+
+
+def test_hostile_edit_with_its_times_put_back(stage, asked):
+    stage.git("config", "core.trustctime", "false")
+    stage.git("config", "core.checkStat", "minimal")
+    for name, text in (("app.py", "owt\n"), ("new.py", "wen\n")):
+        before = (stage.project / name).stat()
+        write(stage, name, text)
+        os.utime(stage.project / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+    refused_for(approve(stage, *NOT_RUN), "app.py", "new.py")
+
+
+def test_hostile_index_from_the_future(stage, asked):
+    os.utime(stage.project / ".git" / "index", (2**31, 2**31))
+    write(stage, "keep.py", "evil\n")
+    refused_for(approve(stage, *NOT_RUN), "keep.py")
+
+
+SETTINGS = [
+    "core.ignoreStat=true",
+    "core.fileMode=true",
+    "core.fsmonitor=true",
+    "core.untrackedCache=true",
+    "core.splitIndex=true",
+    "core.ignoreCase=true",
+    "core.preloadIndex=true",
+    "core.bare=true",
+    "core.worktree=/tmp",
+    "diff.ignoreSubmodules=all",
+    "status.showUntrackedFiles=no",
+    "index.skipHash=true",
+    "core.sparseCheckout=true",
+]
+
+
+def test_hostile_settings_of_the_repository(stage, asked):
+    write(stage, "keep.py", "evil\n")
+    write(stage, "new.py", "evil\n")
+    for setting in SETTINGS:
+        stage.git("config", *setting.split("="))
+        done = approve(stage, *NOT_RUN)
+        assert any("keep.py" in w and "new.py" in w for w, _ in unmet(done)), setting
+
+
+def test_hostile_variables_that_point_git_elsewhere(stage, asked):
+    clean = stage.folder / "clean"
+    shutil.copytree(stage.project, clean)
+    write(stage, "keep.py", "evil\n")
+    for variable, place in {
+        "GIT_DIR": ".git",
+        "GIT_WORK_TREE": ".",
+        "GIT_INDEX_FILE": ".git/index",
+        "GIT_OBJECT_DIRECTORY": ".git/objects",
+        "GIT_COMMON_DIR": ".git",
+    }.items():
+        env = {variable: str(clean / place), "GIT_LITERAL_PATHSPECS": "1"}
+        refused_for(approve(stage, *NOT_RUN, **env), "keep.py")
+
+
+def test_hostile_replaced_objects_and_grafts(stage, asked):
+    approved(stage)
+    base = stage.git("rev-parse", "HEAD")
+    write(stage, "keep.py", "evil\n")
+    commit(stage, "evil")
+    evil = stage.git("rev-parse", "HEAD")
+    stage.git("replace", "-f", base, evil)
+    write(stage, ".git/info/grafts", f"{evil}\n")
+    refuses_both(stage, "keep.py")
+
+
+@pytest.mark.parametrize("how", ["filter", "eol", "ident", "encoding"])
+def test_hostile_attributes_hide_no_more_than_in_a_commit(stage, asked, how):
+    """Git decides what a file's blob is; whatever it would commit is what has to be the reviewed one."""
+    write(
+        stage,
+        ".git/info/attributes",
+        f"keep.py {({'filter': 'filter=f', 'eol': 'text', 'ident': 'ident', 'encoding': 'working-tree-encoding=latin1'})[how]}\n",
+    )
+    stage.git("config", "filter.f.clean", "tr a-z b-za")
+    write(
+        stage, "keep.py", {"encoding": "k\u00e9ep\n".encode("latin1")}.get(how, "evil $Id: x$\r\n")
+    )
+    commit(stage, "what it ships")
+    assert stage.git("diff", "--name-only", "HEAD~", "--", "keep.py") == "keep.py"
+    assert any("keep.py" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+
+
+def test_hostile_filter_that_was_taken_away_after_the_approval(stage):
+    """With it the change ships one content, without it another: the close sees what was committed."""
+    _project(stage)
+    stage.git("config", "filter.f.clean", "printf 'fine\\n'; cat >/dev/null")
+    write(stage, ".gitattributes", "app.py filter=f\n")
+    write(stage, "app.py", "evil\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    approved(stage)
+    stage.git("config", "--unset", "filter.f.clean")
+    os.utime(stage.project / "app.py", (1, 1))
+    commit(stage)
+    refuses_both(stage, "app.py")
+
+
+def submodule(stage):
+    inner = stage.folder / "inner"
+    inner.mkdir()
+    stage.git("init", "-q", "-b", "main", cwd=inner)
+    (inner / "lib.py").write_text("lib\n")
+    commit(stage, "lib", cwd=inner)
+    stage.git("submodule", "add", "-q", str(inner), "sub")
+    pair = _project(stage)
+    write(stage, "app.py", "two\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    return pair
+
+
+@pytest.mark.parametrize("how", ["edit", "commit", "ignored", "link", "no git directory"])
+def test_hostile_submodule(stage, how):
+    submodule(stage)
+    sub = stage.project / "sub"
+    if how == "ignored":
+        stage.git("config", "submodule.sub.ignore", "all")
+    if how == "link":
+        sub.rename(stage.folder / "moved")
+        sub.symlink_to(stage.folder / "moved")
+    elif how == "no git directory":
+        (sub / ".git").unlink()
+    (sub / "lib.py").write_text("evil\n")
+    if how == "commit":
+        commit(stage, "evil", cwd=sub)
+    assert any("sub" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+
+
+@pytest.mark.parametrize("how", ["repository", "worktree", "pointer"])
+def test_hostile_repository_in_the_place_of_reviewed_files(stage, asked, how):
+    """What was reviewed as files is not hidden by making a repository of their directory."""
+    lib = stage.project / "lib"
+    if how == "worktree":
+        stage.git("worktree", "add", "-q", "--force", str(stage.folder / "w"))
+        shutil.copy(stage.folder / "w" / ".git", lib / ".git")
+    elif how == "pointer":
+        (lib / ".git").write_text(f"gitdir: {stage.project}/.git\n")
+    else:
+        stage.git("init", "-q", cwd=lib)
+        commit(stage, "inner", cwd=lib)
+    (lib / "util.py").write_text("evil\n")
+    if how == "repository":
+        commit(stage, "inner evil", cwd=lib)
+    assert any("lib/util.py" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+
+
+def test_hostile_directory_of_the_ledgers_name_where_the_ledger_is_elsewhere(stage):
+    """With RELAY_SHARED_ROOT, `.shared` is the project's own."""
+    root = {"RELAY_SHARED_ROOT": str(stage.folder / "ledger")}
+    write(stage, ".shared/tool.py", "fine\n")
+    commit(stage, "base")
+    stage.ok("claude", "bootstrap", "--topic", "t", **root)
+    stage.ok("codex", "next", **root)
+    write(stage, "app.py", "two\n")
+    words = ("send", "--kind", "fix", "--next", "look", "--file", stage.file("# F\n"))
+    stage.ok("claude", *words, **root)
+    stage.ok("codex", "next", **root)
+    write(stage, ".shared/tool.py", "evil\n")
+    refused_for(approve(stage, *NOT_RUN, **root), ".shared/tool.py")
+
+
+def test_hostile_file_given_as_the_text_to_send(stage, asked):
+    """The file that is sent is no part of the tree; a reviewed one is."""
+    write(stage, "new.py", "evil\n")
+    words = ("send", "--kind", "review", "--verdict", "approve", "--next", "x", *NOT_RUN)
+    done = stage.run("codex", *words, "--file", stage.project / "new.py")
+    refused_for(done, "new.py")
+
+
+# ---- hostile: the base and the place
+
+
+def test_hostile_commit_below_a_base_that_moved(stage, asked):
+    """The session names another base than the request."""
+    session = json.loads((asked / "session.json").read_text())
+    write(stage, "keep.py", "evil\n")
+    stage.git("add", "keep.py")
+    stage.git("commit", "-qm", "evil")
+    session["base_commit"] = stage.git("rev-parse", "HEAD")
+    (asked / "session.json").write_text(json.dumps(session))
+    assert any("base" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    assert any("base" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+
+
+@pytest.mark.parametrize("key", ["base", "onto"])
+def test_hostile_base_in_a_sidecar_with_the_right_hashes(stage, asked, key):
+    write(stage, "keep.py", "evil\n")
+    commit(stage, "evil")
+    stage.git("branch", "-f", "evil")
+    stage.send("claude", "fix")
+    head = stage.git("rev-parse", "HEAD")
+
+    def forged(row):
+        files = {}
+        change = row["changeset"] | {"files": files, "count": 0, "originals": {}, "untracked": []}
+        change |= {"base": head, "digest": hashlib.sha256(b"").hexdigest()}
+        change |= {"onto": "refs/heads/evil"} if key == "onto" else {}
+        return row | {"changeset": change}
+
+    reseal(asked, "002-claude-fix", forged)
+    stage.ok("codex", "next")
+    done = approve(stage, *NOT_RUN, "--empty", "--reason", "x")
+    assert any("base" in why for why, _ in unmet(done)), done
+
+
+def test_hostile_branch_written_into_the_session(stage, asked):
+    write(stage, "keep.py", "evil\n")
+    commit(stage, "evil")
+    stage.git("branch", "-f", "evil")
+    session = json.loads((asked / "session.json").read_text()) | {"base_branch": "refs/heads/evil"}
+    (asked / "session.json").write_text(json.dumps(session))
+    write(stage, "more.py", "more\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    assert any("base" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+
+
+def test_hostile_worktree_root_that_is_another_repository(stage, asked):
+    clone = stage.folder / "clone"
+    shutil.copytree(stage.project, clone)
+    shutil.rmtree(clone / ".shared")
+    write(stage, "keep.py", "evil\n")
+    stage.send("claude", "fix")
+    clean = sidecar(asked, 1)["changeset"] | {"tree": RELAY.tree_id(str(clone))}
+    reseal(
+        asked,
+        "002-claude-fix",
+        lambda row: row | {"changeset": clean},
+        lambda text: re.sub(
+            r"(?m)^changeset: .*$", f"worktree_root: {clone}\nchangeset: {clean['digest']}", text
+        ),
+    )
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "not one of this repository")
+
+
+def test_hostile_reviewer_in_a_clean_clone(stage):
+    """The reviewer's own clone, with the author's ledger, is not the author's tree."""
+    _asked(stage)
+    clone = stage.folder / "clone"
+    shutil.copytree(stage.project, clone)
+    shutil.rmtree(clone / ".shared")
+    write(stage, "keep.py", "evil\n")
+    env = {"RELAY_SHARED_ROOT": str(stage.shared), "cwd": clone}
+    refused_for(approve(stage, *NOT_RUN, **env), "not one of this repository")
+
+
+# ---- hostile: what is said of files, findings and runs
+
+
+def test_hostile_list_of_files_that_is_not_that_of_the_digest(stage, asked):
+    """It would tell the reviewer that nothing changed since the last review."""
+    reviewed(stage, "nit - Mend")
+    write(stage, "app.py", "evil\n")
+    stage.send("claude", "fix")
+    same = sidecar(asked, 2)["changeset"]["files"]
+    reseal(
+        asked, "003-claude-fix", lambda row: row | {"changeset": row["changeset"] | {"files": same}}
+    )
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "do not make its digest")
+
+
+def test_hostile_sidecar_that_carries_a_finding_as_settled(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    stage.send("claude", "fix")
+
+    def forged(row):
+        (finding,) = row["open"]
+        settled = finding | {"state": "accepted", "by": "002-codex-review"}
+        return row | {"open": [], "settled": [settled]}
+
+    reseal(asked, "003-claude-fix", forged)
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "2.1 blocker", "unanswered")
+    assert stage.run("codex", "verify").code == 1
+
+
+@pytest.mark.parametrize("verb", ["accepted", "withdrawn"])
+def test_hostile_disposition_of_somebody_elses(stage, asked, verb):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    stage.send("claude", "fix", dispositions("2.1 refuted no"))
+    row = {"id": "2.1", "verb": verb, "text": "", "detail": "", "of": "002-codex-review"}
+    reseal(asked, "003-claude-fix", lambda s: s | {"dispositions": [row], "accepts": [row]})
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "2.1 blocker")
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+def test_hostile_removal_of_the_review_with_the_blocker(stage, asked, how):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "fix")
+    for path in asked.glob("002-codex-review.*"):
+        path.unlink() if how == "removed" else path.chmod(0o600)
+    if how == "damaged":
+        (asked / "002-codex-review.md").write_text("nothing\n")
+    done = approve(stage, *NOT_RUN, "--reply-to", "3")
+    assert any("002-codex-review" in why or "2.1" in why for why, _ in unmet(done)), done
+
+
+def run_row(stage, pair, **more):
+    digest = sidecar(pair, 1)["changeset"]["digest"]
+    row = {"id": "x-1", "run": 1, "author": "codex", "argv": ["make", "check"], "cwd": "."}
+    row |= {"started": "2026-01-01T00:00:00+00:00", "before": digest, "after": digest, "code": 0}
+    return row | {"duration_s": 1, "changed": [], "created": [], "tail": ""} | more
+
+
+def test_hostile_run_of_the_reviewers_in_the_authors_artifact(stage, asked):
+    stage.send("claude", "note")
+    row = run_row(stage, asked)
+    reseal(asked, "002-claude-note", lambda s: s | {"evidence": [row]})
+    stage.ok("codex", "next")
+    assert any("run" in why for why, _ in unmet(approve(stage)))
+    assert stage.run("codex", "verify").code == 1
+
+
+def test_hostile_run_that_leads_to_another_tree(stage, asked):
+    """The author's record says that a run only created files; so another tree would count as this."""
+    write(stage, "app.py", "passes\n")
+    ran(stage, "true")
+    (waiting,) = asked.glob(".evidence/codex-*.json")
+    other = json.loads(waiting.read_text())["before"]
+    write(stage, "app.py", "two\n")
+    stage.send("claude", "note")
+    row = run_row(stage, asked, author="claude", after=other)
+    reseal(asked, "002-claude-note", lambda s: s | {"evidence": [row]})
+    stage.ok("codex", "next")
+    refused_for(approve(stage), "another change set")
+
+
+def test_hostile_flood_of_runs_that_pushes_a_failed_one_out(stage, asked):
+    ran(stage, "false", code=1)
+    (first,) = asked.glob(".evidence/codex-*.json")
+    row = json.loads(first.read_text())
+    for n in range(2, RELAY.MAX_RUNS + 3):
+        more = row | {"id": f"codex-{n:03}-00000000", "run": n, "argv": ["true"], "code": 0}
+        (first.parent / f"codex-{n:03}.json").write_text(json.dumps(more))
+    refused_for(approve(stage), '"false" by codex exited with 1')
+
+
+def test_hostile_success_from_before_the_failure(stage, asked):
+    """The author's success began before the reviewer's failure and is only sent later."""
+    flag = stage.folder / "fails"
+    check = ("sh", "-c", f"! test -e {flag}")
+    ran(stage, *check, author="claude")
+    flag.touch()
+    ran(stage, *check, code=1)
+    ran(stage, "true")
+    began_later(asked, "codex-001")
+    stage.send("codex", "review", "# R\n", "x", "--verdict", "changes")
+    stage.ok("claude", "next")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    refused_for(approve(stage), "by codex exited with 1")
+
+
+@pytest.mark.parametrize("change", [{"verdict": "approve"}, {"verdict": "approve", "empty": "x"}])
+def test_hostile_approval_written_into_a_review(stage, asked, change):
+    """Its hashes agree; what it does not show is asked for at the close all the same."""
+    reviewed(stage, "blocker app.py:1 Wrong")
+    reseal(asked, "002-codex-review", lambda row: row | change)
+    rows = unmet(close(stage))
+    assert any("2.1 blocker" in why for why, _ in rows)
+    assert any("damaged" in why for why, _ in rows), "claude was shown other bytes"
+
+
+def test_hostile_request_that_was_rewritten_after_the_approval(stage, asked):
+    approved(stage)
+    write(stage, "app.py", "evil\n")
+    stage.send("claude", "note")
+    evil = sidecar(asked, 3)["changeset"]
+    reseal(asked, "001-claude-fix", lambda row: row | {"changeset": evil})
+    assert any("gone or was changed" in why for why, _ in unmet(close(stage)))
+
+
+def test_hostile_pair_without_git(stage):
+    stage.__class__ = type(
+        "WithoutGit",
+        (Stage,),
+        {
+            "env": lambda self, author=None, **more: Stage.env(
+                self, author, **{"RELAY_SHARED_ROOT": str(self.shared), **more}
+            )
+        },
+    )
+    shutil.rmtree(stage.project / ".git")
+    stage.open_pair()
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN, "--empty", "--reason", "x"), "not in git")
+    assert unmet(close(stage))

@@ -1,0 +1,807 @@
+"""Git as the transport: the ledger in refs of a bare remote, pushed at once, killed, rewound, forged, and over ssh."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import RELAY
+from helpers.machines import MISSING, Clones, Sshd, published
+from helpers.tracing import sound
+
+slow = pytest.mark.slow
+
+
+MADE: dict[str, Clones] = {}  # What is made once and then copied for each test.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made(tmp_path_factory):
+    yield tmp_path_factory.mktemp("made")
+    MADE.clear()
+
+
+@pytest.fixture
+def clones(stage, made, tmp_path):
+    if "clones" not in MADE:
+        MADE["clones"] = Clones(made / "clones")
+    return MADE["clones"].copied(tmp_path / "git")
+
+
+@pytest.fixture
+def turn(stage, made, tmp_path):
+    """Two clones and a pair in which 001 of claude and 002 of codex have travelled."""
+    if "turn" not in MADE:
+        MADE["turn"] = first = Clones(made / "turn")
+        first.slug = first.open_pair()
+        first.claude.send("claude", "plan")
+        first.rows("claude", "push")
+        first.codex.ok("codex", "next", "--sync", **first.settings)
+        first.codex.send("codex", "review")
+        first.rows("codex", "push")
+        first.rows("claude", "pull")
+    turn = MADE["turn"].copied(tmp_path / "git")
+    turn.pairs = [stage.shared / turn.slug for stage in turn.stages.values()]
+    turn.ref = f"refs/relay/{turn.slug}/"
+    return turn
+
+
+def stems(pair):
+    return sorted(path.name[:-6] for path in pair.glob("*.ready"))
+
+
+def contents(folder):
+    """The files of a pair, by name: what a sync must not change where it refuses."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def both_alike(clones, *expected):
+    """The published artifacts are the same in every clone; the ledgers are whole."""
+    pairs = [stage.shared / clones.slug for stage in clones.stages.values()]
+    assert {tuple(stems(pair)) for pair in pairs} == {tuple(sorted(expected))}
+    first, *others = map(published, pairs)
+    for other in others:
+        assert other == first
+    for stage in clones.stages.values():
+        sound(stage)
+        assert not list(stage.shared.rglob("*.tmp"))
+
+
+# ---------------------------------------------------------------- a turn
+
+
+def test_a_turn_each_way_touches_no_branch_no_index_and_no_working_tree(clones):
+    (clones.claude.project / "code.txt").write_text("changed\n")
+    (clones.claude.project / "new.txt").write_text("new\n")
+    clones.claude.git("add", "new.txt")
+    places = [(s.project, s.project / ".git") for s in clones.stages.values()]
+    tracked = [[place / "code.txt", git] for place, git in places]
+    before = [clones.claude.snapshot(*each) for each in tracked]
+    main = clones.refs()["refs/heads/main"]
+    clones.slug = clones.open_pair()
+    clones.claude.send("claude", "plan", "# The plan\n")
+    assert clones.rows("claude", "push") == [("sent", "001-claude-plan")]
+    done = clones.codex.ok("codex", "next", "--sync", **clones.settings)
+    assert done.action == "reply" and "# The plan" in done.out
+    clones.codex.send("codex", "review")
+    assert clones.rows("codex", "push") == [("sent", "002-codex-review")]
+    assert clones.rows("claude", "pull") == [("received", "002-codex-review")]
+    log = next((clones.claude.shared / clones.slug / ".seen").glob("codex-*.jsonl"))
+    assert "001-claude-plan" in log.read_text()
+    assert clones.refs().keys() == {
+        "refs/heads/main",
+        f"refs/relay/{clones.slug}/claude",
+        f"refs/relay/{clones.slug}/codex",
+    }
+    assert clones.refs()["refs/heads/main"] == main
+    assert [clones.claude.snapshot(*each) for each in tracked] == before
+    clones.rows("claude", "push")
+    clones.rows("codex", "pull")
+    both_alike(clones, "001-claude-plan", "002-codex-review")
+    assert clones.rows("claude", "push") == clones.rows("codex", "pull") == []
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(turn):
+    turn.claude.send("claude", "fix")
+    turn.codex.send("codex", "note")
+    turn.rows("codex", "push")
+    before = turn.claude.snapshot(turn.claude.project, turn.bare)
+    told = [turn.rows("claude", way, "--dry-run") for way in ("push", "pull")]
+    assert turn.claude.snapshot(turn.claude.project, turn.bare) == before
+    assert told == [turn.rows("claude", way) for way in ("push", "pull")]
+    assert told == [[("sent", "003-claude-fix")], [("received", "004-codex-note")]]
+
+
+@slow
+def test_a_dry_run_in_a_clone_without_a_ledger_creates_none(turn):
+    shutil.rmtree(turn.codex.shared)
+    assert ("received", "001-claude-plan") in turn.rows("codex", "pull", "--dry-run")
+    assert not turn.codex.shared.exists()
+
+
+def test_only_the_ledger_is_carried_and_flags_for_files_are_refused(clones):
+    clones.open_pair()
+    for flags in (("--only", "code"), ("--delete",), ("--strict-gitignore",)):
+        done = clones.sync("claude", "push", *flags)
+        assert done.code == 2 and "project's files are git's" in done.err
+    assert clones.sync("claude", "push", "--only", "ledger").code == 0
+
+
+def test_init_says_who_can_read_it_and_wants_a_yes(clones):
+    stage = clones.claude
+    stage.git("remote", "set-url", "origin", "https://me:hush@example.invalid/x.git")
+    before = stage.snapshot()
+    done = stage.refused("claude", "init", "--sync", "git", "--remote", "origin")
+    assert "everyone who can read it" in done.err and "https://example.invalid/x.git" in done.err
+    assert "hush" not in done.err and "--yes" in done.err
+    assert stage.snapshot() == before
+    assert "no git remote" in stage.refused("claude", "init", "--sync", "git", "--remote", "x").err
+    stage.ok("claude", "init", "--sync", "git", "--remote", "origin", "--yes")
+    told = subprocess.run(
+        ["sh", "-c", '. ./.envrc; echo "$RELAY_SYNC|$RELAY_REMOTE"'],
+        cwd=stage.project,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout == "git|origin\n", told
+    assert stage.ok("claude", "init", "--sync", "none").code == 0
+    assert "RELAY_SYNC" not in next(stage.project.glob(".envrc.*")).read_text()
+
+
+@slow
+def test_no_setting_comes_from_the_ledger(turn, tmp_path):
+    """Configuration, hooks and settings that were planted in a ledger run and change nothing."""
+    store = turn.claude.shared / "_relay/git"
+    (store / "hooks").mkdir()
+    for name in ("pre-push", "reference-transaction", "post-checkout"):
+        (store / "hooks" / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/owned\n")
+        (store / "hooks" / name).chmod(0o755)
+    (store / "config").write_text(
+        f"[core]\n\tsshCommand = touch {tmp_path}/owned\n\tfsmonitor = touch {tmp_path}/owned\n"
+        f'[remote "origin"]\n\turl = {tmp_path}/elsewhere\n\tuploadpack = touch {tmp_path}/owned\n'
+        f'[url "{tmp_path}/elsewhere"]\n\tinsteadOf = {turn.bare}\n'
+    )
+    (store / "commondir").write_text(f"{tmp_path}\n")
+    for name in (".envrc", ".relayrc", "session.json"):
+        (turn.claude.shared / name).write_text('export RELAY_REMOTE="elsewhere"\n')
+    turn.claude.send("claude", "fix")
+    assert turn.rows("claude", "push") == [("sent", "003-claude-fix")]
+    assert turn.rows("codex", "pull") == [("received", "003-claude-fix")]
+    assert not (tmp_path / "owned").exists() and not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "--upload-pack=touch owned", "nowhere", "../remote.git", "a b"]
+)
+def test_a_remote_is_the_name_of_a_remote(clones, name):
+    done = clones.sync("claude", "push", RELAY_REMOTE=name or "-x")
+    assert done.code == 2 and "no git remote" in done.err, done
+    assert not clones.claude.shared.exists()
+
+
+@slow
+def test_refs_may_be_kept_below_branches_where_a_host_takes_no_others(turn):
+    hook = turn.bare / "hooks/update"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(
+        "#!/bin/sh\ncase $1 in refs/heads/*) ;; *) echo no such namespace; exit 1 ;; esac\n"
+    )
+    hook.chmod(0o755)
+    turn.claude.send("claude", "fix")
+    done = turn.sync("claude", "push")
+    assert done.code == 2 and "refuses the ref refs/relay/" in done.err, done
+    assert "export RELAY_REFS=refs/heads/relay" in done.err
+    for name in ("refs/../x", "refs/relay/*", "heads/relay", "refs/a b"):
+        assert turn.sync("claude", "push", RELAY_REFS=name).code == 2
+    turn.settings |= {"RELAY_REFS": "refs/heads/relay"}
+    turn.rows("claude", "push")
+    assert ("received", "003-claude-fix") in turn.rows("codex", "pull")
+    assert f"refs/heads/relay/{turn.slug}/claude" in turn.refs()
+
+
+# ---------------------------------------------------------------- several at once
+
+
+@slow
+def test_two_that_publish_and_push_at_once_lose_nothing(stage, tmp_path):
+    clones = Clones(tmp_path / "git", "claude", "codex", "third")
+    clones.slug = clones.open_pair()
+    for each in clones.stages.values():
+        env = each.env
+        each.env = lambda author=None, env=env, **more: env(
+            author, RELAY_AUTO_ROUND_CAP="0", **more
+        )
+    for turn in range(4):
+        running = []
+        for author in ("claude", "codex"):
+            each = clones.stages[author]
+            each.send(author, "note", f"# {author} {turn}\n")
+            running += [each.spawn(author, "sync", "push", **clones.settings) for _ in range(2)]
+        for process in running:
+            assert process.wait(60) == 0, process.communicate()
+    for author in ("claude", "codex", "third"):
+        clones.rows(author, "pull", who="codex" if author == "third" else author)
+    names = [f"{n:03}-{'claude' if n % 2 else 'codex'}-note" for n in range(1, 9)]
+    for author in ("claude", "codex"):
+        clones.rows(author, "push")
+        clones.rows(author, "pull")
+    assert {tuple(stems(each.shared / clones.slug)) for each in clones.stages.values()} == {
+        tuple(names)
+    }
+
+
+@slow
+def test_one_author_on_two_machines_adds_to_one_ref(stage, tmp_path):
+    clones = Clones(tmp_path / "git", "claude", "codex", "again")
+    clones.slug = clones.open_pair()
+    again = clones.stages["again"]
+    again.ok("claude", "next", "--sync", **clones.settings)
+    clones.claude.send("claude", "note", "# Here\n")
+    clones.rows("claude", "push")
+    done = clones.sync("again", "pull", who="claude")
+    assert done.code == 0, done
+    again.send("claude", "note", "# There\n")
+    assert clones.sync("again", "push", who="claude").code == 0
+    clones.rows("codex", "pull")
+    clones.rows("claude", "pull")
+    for each in clones.stages.values():
+        assert stems(each.shared / clones.slug) == ["001-claude-note", "003-claude-note"]
+
+
+@slow
+def test_another_artifact_under_one_name_is_named_and_kept_aside(stage, tmp_path):
+    """Two machines of one author that were apart: the first that pushed has the name."""
+    clones = Clones(tmp_path / "git", "claude", "codex", "again")
+    clones.slug = clones.open_pair()
+    again = clones.stages["again"]
+    again.ok("claude", "next", "--sync", **clones.settings)
+    clones.claude.send("claude", "note", "# Here\n")
+    again.send("claude", "note", "# There, longer\n")
+    clones.rows("claude", "push")
+    before = clones.refs()
+    for _ in range(2):
+        done = clones.sync("again", "push", who="claude")
+        assert done.code == 1 and f"conflict  {clones.slug}/001-claude-note" in done.out, done
+    assert clones.refs() == before
+    assert "# There" in (again.shared / clones.slug / "001-claude-note.md").read_text()
+    aside = list((again.shared / "_relay/conflicts" / clones.slug).glob("*.md"))
+    assert len(aside) == 1 and "# Here" in aside[0].read_text()
+
+
+@slow
+def test_a_wait_is_woken_by_what_the_other_side_pushes(turn):
+    turn.claude.ok("claude", "next")
+    turn.claude.send("claude", "fix")
+    child = turn.claude.spawn("claude", "next", "--wait", "60", "--sync", **turn.settings)
+    try:
+        end = time.monotonic() + 60
+        while "003-claude-fix" not in stems(turn.codex.shared / turn.slug):
+            assert time.monotonic() < end
+            turn.sync("codex", "pull")
+            time.sleep(0.2)
+        turn.codex.send("codex", "review", "# Second\n")
+        turn.rows("codex", "push")
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 0 and out.startswith("action: reply") and "# Second" in out, err
+
+
+@slow
+def test_a_pair_closed_on_both_sides_keeps_both_reasons_and_a_new_clone_has_it_archived(turn):
+    turn.claude.ok("claude", "close", "--reason", "ours", **turn.settings)
+    turn.codex.ok("codex", "close", "--reason", "theirs", "--no-archive", **turn.settings)
+    for author, way in (
+        ("claude", "push"),
+        ("codex", "pull"),
+        ("codex", "push"),
+        ("claude", "pull"),
+    ):
+        assert turn.sync(author, way).code == 0
+    for author in ("claude", "codex"):
+        told = turn.stages[author].ok(author, "log", "--pair-id", turn.slug).out
+        assert "ours" in told and "theirs" in told
+    shutil.rmtree(turn.codex.shared)
+    turn.rows("codex", "pull")
+    assert stems(turn.codex.shared / "_archive" / turn.slug) == stems(
+        turn.claude.shared / "_archive" / turn.slug
+    )
+    assert not (turn.codex.shared / turn.slug).exists()
+
+
+@slow
+def test_a_pair_that_was_forgotten_does_not_come_back_and_contents_of_files_do_not_travel(turn):
+    (turn.claude.project / "code.txt").write_text("changed\n")
+    turn.claude.send("claude", "fix")
+    assert list(turn.pairs[0].glob("*.pack"))
+    turn.rows("claude", "push")
+    assert not [row for row in turn.files(turn.ref + "claude") if "pack" in row[1]]
+    turn.codex.ok("codex", "forget", turn.slug, "--yes")
+    for way in ("pull", "push"):
+        done = turn.sync("codex", way)
+        assert done.code == 1 and "was forgotten here" in done.out, done
+        assert not turn.pairs[1].exists()
+
+
+@slow
+def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(turn):
+    turn.codex.send("codex", "decision", "# Ship it?\n")
+    key = RELAY.binding_key("claude", "another-session")
+    line = {"user": "continue", "upto": 999, "accepted": [], "by": "claude:x", "terminal": True}
+    tip = turn.refs()[turn.ref + "claude"]
+    log = {f"{key}.jsonl": json.dumps(line).encode() + b"\n"}
+    turn.rows("codex", "push")
+    turn.commit(turn.ref + "claude", *turn.files(tip), parent=tip, **log)
+    turn.rows("claude", "pull")
+    assert turn.claude.ok("claude", "next").action == "ask_user"
+
+
+@slow
+def test_a_repository_with_long_object_names(stage, tmp_path):
+    clones = Clones(tmp_path / "git", init=("--object-format=sha256",))
+    clones.slug = clones.open_pair()
+    clones.claude.send("claude", "plan")
+    clones.rows("claude", "push")
+    assert ("received", "001-claude-plan") in clones.rows("codex", "pull")
+    assert clones.rows("codex", "pull") == []
+
+
+# ---------------------------------------------------------------- the user's git is left out
+
+
+@slow
+def test_no_hook_runs_and_no_tag_branch_or_submodule_is_pushed(turn, tmp_path):
+    stage = turn.claude
+    for line in (
+        ("config", "remote.origin.mirror", "true"),
+        ("config", "remote.origin.tagOpt", "--tags"),
+        ("config", "remote.origin.push", "+refs/*:refs/*"),
+        ("tag", "-a", "v1", "-m", "v1"),
+        ("tag", "light"),
+        ("branch", "private"),
+    ):
+        stage.git(*line)
+    # A remote in a file runs hooks of its own with the global settings: there, none but pre-push.
+    for folder, names in (
+        (tmp_path / "hooks", ("pre-push",)),
+        (stage.project / ".git/hooks", ("pre-push", "reference-transaction", "post-commit")),
+    ):
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            (folder / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+            (folder / name).chmod(0o755)
+    config = tmp_path / "config"
+    config.write_text(
+        f"[core]\n\thooksPath = {tmp_path}/hooks\n[push]\n\tfollowTags = true\n\tdefault = matching\n"
+        "\trecurseSubmodules = on-demand\n\tgpgSign = if-asked\n\tpushOption = ci.skip\n"
+        "[fetch]\n\tprune = true\n\tpruneTags = true\n\trecurseSubmodules = true\n"
+        "[commit]\n\tgpgSign = true\n[transfer]\n\tfsckObjects = true\n"
+    )
+    more = {"GIT_CONFIG_GLOBAL": str(config)}
+    before = turn.refs(), stage.git("show-ref")
+    stage.send("claude", "fix")
+    assert turn.rows("claude", "push", **more) == [("sent", "003-claude-fix")]
+    assert turn.rows("claude", "pull", **more) == []
+    after = turn.refs()
+    assert after.pop(turn.ref + "claude") != before[0].pop(turn.ref + "claude")
+    assert after == before[0] and stage.git("show-ref") == before[1]
+    assert not (tmp_path / "ran").exists()
+    identity = stage.git("log", "-1", "--format=%an %ae %cn %s", turn.ref + "claude", cwd=turn.bare)
+    assert identity == "relay relay@localhost relay relay"
+
+
+# ---------------------------------------------------------------- refs that went back
+
+
+@slow
+def test_a_mirror_push_from_elsewhere_loses_nothing_and_the_next_push_brings_it_back(turn):
+    kept = [contents(pair) for pair in turn.pairs]
+    turn.claude.git("push", "-q", "--mirror", turn.bare, cwd=turn.folder / "seed")
+    assert not any(ref.startswith("refs/relay/") for ref in turn.refs())
+    for author in ("claude", "codex"):
+        done = turn.sync(author, "pull")
+        assert done.code == 1 and "is gone" in done.out, done
+    assert [contents(pair) for pair in turn.pairs] == kept
+    done = turn.sync("claude", "push")
+    assert done.code == 1 and re.findall(r"(?m)^refused +\S+ (\w+)", done.out) == ["codex"], done
+    assert turn.rows("codex", "push") == []
+    assert turn.refs().keys() >= {turn.ref + "claude", turn.ref + "codex"}
+    turn.rows("claude", "pull")
+    shutil.rmtree(turn.codex.shared)
+    turn.rows("codex", "pull")
+    assert stems(turn.pairs[1]) == ["001-claude-plan", "002-codex-review"]
+
+
+@slow
+def test_a_rewound_ref_is_refused_deletes_nothing_and_is_brought_forward_by_its_writer(turn):
+    old = turn.refs()[turn.ref + "claude"]
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    turn.rows("codex", "pull")
+    turn.claude.git("update-ref", turn.ref + "claude", old, cwd=turn.bare)
+    kept = [contents(pair) for pair in turn.pairs]
+    for _ in range(2):
+        done = turn.sync("codex", "pull")
+        assert done.code == 1 and "was rewound" in done.out, done
+    assert [contents(pair) for pair in turn.pairs] == kept
+    turn.rows("claude", "push")
+    turn.rows("codex", "pull")
+    shutil.rmtree(turn.codex.shared)
+    turn.rows("codex", "pull")
+    assert "003-claude-fix" in stems(turn.pairs[1])
+
+
+@slow
+def test_a_rewritten_ref_is_refused_both_ways_until_somebody_removes_it(turn):
+    turn.commit(turn.ref + "claude", **{"session.json": b"{}"})
+    kept, refs = [contents(pair) for pair in turn.pairs], turn.refs()
+    turn.claude.send("claude", "fix")
+    kept[0] = contents(turn.pairs[0])
+    for author, way in (("codex", "pull"), ("claude", "push")):
+        done = turn.sync(author, way)
+        assert done.code == 1 and "was rewritten" in done.out, done
+    assert [contents(pair) for pair in turn.pairs] == kept and turn.refs() == refs
+    turn.claude.git("update-ref", "-d", turn.ref + "claude", cwd=turn.bare)
+    turn.rows("claude", "push")
+    turn.rows("codex", "pull")
+    assert "003-claude-fix" in stems(turn.pairs[1])
+
+
+# ---------------------------------------------------------------- refs that lie
+
+
+def outside(turn):
+    """Everything in codex's clone but the ledger's own bookkeeping."""
+    kept = turn.codex.snapshot(turn.codex.home, turn.codex.project)
+    return {
+        name: (mode, content)
+        for name, (mode, _, content) in kept.items()
+        if "/_relay" not in name and "/.git/" not in name
+    }
+
+
+BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+BAD = {
+    "link": ("120000", "003-claude-note.md", BLOB),
+    "link-as-session": ("120000", "CLOSED", BLOB),
+    "submodule": ("160000", "003-claude-note.md", "1" * 40),
+    "executable": ("100755", "003-claude-note.md", BLOB),
+    "directory": ("40000", ".seen", "4b825dc642cb6eb9a060e54bf8d69288fbee4904"),
+    "old-mode": ("100664", "003-claude-note.md", BLOB),
+    "up": ("100644", "../owned", BLOB),
+    "absolute": ("100644", "/tmp/relay-owned", BLOB),
+    "git": ("100644", ".git", BLOB),
+    "draft": ("100644", ".draft", BLOB),
+    "binding": ("100644", "_relay", BLOB),
+    "pack": ("100644", "003-claude-note.pack", BLOB),
+    "other-author": ("100644", "002-codex-note.ready", BLOB),
+    "other-log": ("100644", f"codex-{'0' * 24}.jsonl", BLOB),
+    "twice": ("100644", "session.json", BLOB),
+    "gone": ("100644", "003-claude-note.md", "1" * 40),
+    "control": ("100644", "003-claude-note\x1b.md", BLOB),
+    "bytes": ("100644", "003-cl\u00e4ude-note.md", BLOB),
+}
+
+
+@slow
+@pytest.mark.parametrize("bad", BAD)
+def test_a_ref_that_holds_anything_else_is_refused_and_nothing_of_it_is_written(turn, bad):
+    turn.claude.git("hash-object", "-w", "--stdin", cwd=turn.bare)
+    tip = turn.refs()[turn.ref + "claude"]
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    last = turn.refs()[turn.ref + "claude"]
+    turn.commit(turn.ref + "claude", *turn.files(last), BAD[bad], parent=tip)
+    before, mine = outside(turn), contents(turn.pairs[0])
+    done = turn.sync("codex", "pull")
+    if bad == "gone":  # Not even git hands over such a ref.
+        assert done.code in (1, 2), done
+    else:
+        assert done.code == 1 and f"refused   {turn.slug}" in done.out, done
+    assert outside(turn) == before and not os.path.exists("/tmp/relay-owned")
+    assert turn.sync("claude", "push").code in (1, 2) and contents(turn.pairs[0]) == mine
+
+
+@slow
+def test_a_ref_that_is_no_commit_is_refused(turn):
+    blob = turn.files(turn.ref + "claude")[0][2]
+    turn.claude.git("update-ref", turn.ref + "other", blob, cwd=turn.bare)
+    done = turn.sync("codex", "pull")
+    assert done.code == 1 and "other: " in done.out, done
+
+
+@slow
+def test_a_huge_entry_is_refused(turn):
+    tip = turn.refs()[turn.ref + "claude"]
+    huge = {"003-claude-note.md": b"\0" * (2 * RELAY.MAX_ARTIFACT_BYTES + 1)}
+    turn.commit(turn.ref + "claude", *turn.files(tip), parent=tip, **huge)
+    before = outside(turn)
+    done = turn.sync("codex", "pull")
+    assert done.code == 1 and f"refused   {turn.slug}" in done.out, done
+    assert outside(turn) == before
+
+
+@slow
+def test_a_huge_tree_and_many_large_entries_are_refused(turn):
+    tip = turn.refs()[turn.ref + "claude"]
+    row = turn.files(tip)[0]
+    many = [
+        ("100644", f"{n:03}-claude-{'x' * 30}{m}-note.md", row[2])
+        for n in range(1, 999)
+        for m in range(20)
+    ]
+    turn.commit(turn.ref + "claude", *turn.files(tip), *many, parent=tip)
+    before = outside(turn)
+    assert turn.sync("codex", "pull").code == 1
+    large = {"003-claude-note.md": b"\0" * RELAY.MAX_ARTIFACT_BYTES}
+    commit = turn.commit(turn.ref + "claude", *turn.files(tip), parent=tip, **large)
+    blob = next(row[2] for row in turn.files(commit) if row[1] == "003-claude-note.md")
+    many = [("100644", f"{n:03}-claude-note.md", blob) for n in range(5, 65)]
+    turn.commit(turn.ref + "claude", *turn.files(tip), *many, parent=tip)
+    assert turn.sync("codex", "pull").code == 1
+    assert outside(turn) == before
+
+
+@slow
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "refs/relay/../../owned/claude",
+        "refs/relay/..",
+        "refs/relay/_relay/bindings",
+        "refs/relay/-x/claude",
+        "refs/relay/a/b/c",
+        "refs/relay/only",
+        "refs/relay/_archive/claude",
+        "refs/relay/p/CLAUDE",
+    ],
+)
+def test_a_ref_of_another_name_is_none_of_the_ledger(turn, ref):
+    """Also one that git itself would not make."""
+    tip = turn.refs()[turn.ref + "claude"]
+    with open(turn.bare / "packed-refs", "a") as file:
+        file.write(f"{tip} {ref}\n")
+    before = outside(turn)
+    done = turn.sync("codex", "pull")
+    assert done.code in (0, 1, 2), done
+    assert outside(turn) == before
+    assert not [path for path in turn.folder.rglob("*") if "owned" in path.name]
+
+
+@slow
+def test_a_forged_artifact_is_damage_and_the_sound_ones_are_taken(turn):
+    turn.claude.send("claude", "fix")
+    turn.claude.send("claude", "note")
+    path = turn.pairs[0] / "003-claude-fix.md"
+    turn.rows("claude", "push")
+    tip = turn.refs()[turn.ref + "claude"]
+    rows = [row for row in turn.files(tip) if row[1] != path.name]
+    turn.commit(
+        turn.ref + "claude", *rows, parent=tip, **{path.name: path.read_bytes() + b"forged\n"}
+    )
+    for _ in range(2):
+        done = turn.sync("codex", "pull")
+        assert done.code == 1 and f"damaged   {turn.slug}/003-claude-fix" in done.out, done
+    assert stems(turn.pairs[1]) == ["001-claude-plan", "002-codex-review", "005-claude-note"]
+
+
+@slow
+def test_a_ref_of_somebody_who_is_not_in_the_pair_is_refused(turn):
+    tip = turn.refs()[turn.ref + "claude"]
+    rows = [row for row in turn.files(tip) if row[1] in ("session.json", "README.md")]
+    note = {"004-mallory-note.md": b"x", "004-mallory-note.ready": b""}
+    turn.commit(f"{turn.ref}mallory", *rows, **note)
+    done = turn.sync("codex", "pull")
+    assert done.code == 1 and "mallory" in done.out, done
+
+
+@slow
+def test_another_pair_of_that_name_changes_nothing(turn):
+    tip = turn.refs()[turn.ref + "claude"]
+    told = json.loads((turn.pairs[0] / "session.json").read_text())
+    rows = [row for row in turn.files(tip) if row[1] != "session.json"]
+    session = json.dumps({**told, "created_at": "2020-01-01T00:00:00+00:00"}).encode()
+    turn.commit(turn.ref + "claude", *rows, parent=tip, **{"session.json": session})
+    before = contents(turn.pairs[1])
+    for _ in range(2):
+        done = turn.sync("codex", "pull")
+        assert done.code == 1 and "another pair" in done.out, done
+    assert contents(turn.pairs[1]) == before
+
+
+@slow
+def test_a_damaged_artifact_and_a_symlink_here_are_not_sent(turn):
+    turn.claude.send("claude", "fix")
+    path = turn.pairs[0] / "003-claude-fix.md"
+    path.chmod(0o600)
+    path.write_text(path.read_text() + "forged\n")
+    (turn.claude.folder / "secret").write_text("hush\n")
+    os.symlink(turn.claude.folder / "secret", turn.pairs[0] / "CLOSED")
+    turn.sync("claude", "push")
+    names = {row[1] for row in turn.files(turn.ref + "claude")}
+    assert "003-claude-fix.md" not in names and "CLOSED" not in names
+
+
+@slow
+def test_a_pair_whose_name_cannot_be_a_ref_is_named(turn):
+    for slug in ("a..b", "x.lock"):
+        shutil.copytree(turn.pairs[0], turn.claude.shared / slug)
+        path = turn.claude.shared / slug / "session.json"
+        path.chmod(0o600)
+        path.write_text(path.read_text().replace(turn.slug, slug))
+    turn.claude.send("claude", "fix", "# Text\n", "go on", "--pair-id", turn.slug)
+    done = turn.sync("claude", "push")
+    assert done.code == 1 and done.out.count("cannot be a git ref") == 2, done
+    assert "003-claude-fix.ready" in {row[1] for row in turn.files(turn.ref + "claude")}
+
+
+# ---------------------------------------------------------------- killed
+
+
+# In place of git: at one of its calls it kills relay, before or after the real git has done its work.
+KILLING = """#!{python}
+import os, signal, subprocess, sys
+words = [word for word in sys.argv[1:] if not word.startswith("-") and "=" not in word]
+here = words[:1] == [{verb!r}] and os.environ.get("GIT_DIR") and not os.path.exists({flag!r})
+if here and {when!r} == "before":
+    open({flag!r}, "w").close()
+    os.kill(os.getppid(), signal.SIGKILL)
+    sys.exit(1)
+if not here:
+    os.execv({git!r}, ["git", *sys.argv[1:]])
+done = subprocess.run([{git!r}, *sys.argv[1:]])
+open({flag!r}, "w").close()
+os.kill(os.getppid(), signal.SIGKILL)
+"""
+
+
+@slow
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("verb", ["fetch", "cat-file", "fast-import", "push"])
+def test_what_is_killed_anywhere_is_finished_exactly_once_by_the_next(turn, tmp_path, verb, when):
+    turn.claude.send("claude", "fix")
+    turn.codex.send("codex", "note")
+    (tmp_path / "bin").mkdir()
+    for author, way in (
+        ("claude", "push"),
+        ("codex", "pull"),
+        ("codex", "push"),
+        ("claude", "pull"),
+    ):
+        flag, git = tmp_path / f"{author}-{way}", tmp_path / "bin/git"
+        git.write_text(
+            KILLING.format(
+                python=sys.executable, git=shutil.which("git"), verb=verb, flag=str(flag), when=when
+            )
+        )
+        git.chmod(0o755)
+        path = f"{tmp_path}/bin:{os.environ['PATH']}"
+        child = turn.stages[author].spawn(author, "sync", way, PATH=path, **turn.settings)
+        child.communicate(timeout=60)
+        killed = verb in ("fetch", "cat-file") or way == "push"
+        assert (child.returncode == -signal.SIGKILL) == killed
+        for stage in turn.stages.values():
+            sound(stage)
+        assert turn.sync(author, way).code == 0
+    names = ["001-claude-plan", "002-codex-review", "003-claude-fix", "004-codex-note"]
+    assert stems(turn.pairs[0]) == stems(turn.pairs[1]) == names
+    assert turn.sync("claude", "push").code == 0 and turn.rows("codex", "pull") == []
+    both_alike(turn, *names)
+    assert not [path for path in turn.claude.shared.rglob(".relay-sync*")]
+
+
+@slow
+@pytest.mark.parametrize("count", range(0, 12, 2))
+def test_a_pull_that_stops_between_two_writes_is_finished_by_the_next(turn, monkeypatch, count):
+    turn.claude.send("claude", "fix")
+    turn.claude.send("claude", "note")
+    turn.rows("claude", "push")
+    real, left = RELAY.create, [count]
+
+    def create(path, *args, **more):
+        left[0] -= "/.relay-sync." not in path
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(path, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RELAY, "create", create)
+        assert turn.sync("codex", "pull").code in (0, RELAY.INTERRUPTED)
+    sound(turn.codex)
+    assert turn.sync("codex", "pull").code == 0
+    assert stems(turn.pairs[1]) == [
+        *("001-claude-plan", "002-codex-review", "003-claude-fix", "005-claude-note")
+    ]
+
+
+@slow
+def test_kept_objects_that_are_gone_or_damaged_are_named_or_fetched_again(turn):
+    store = turn.codex.shared / "_relay/git"
+    shutil.rmtree(store / "objects")
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    assert turn.rows("codex", "pull") == [("received", "003-claude-fix")]
+    shutil.rmtree(store)
+    turn.codex.send("codex", "note")
+    assert turn.rows("codex", "push") == [("sent", "004-codex-note")]
+
+
+# ---------------------------------------------------------------- over ssh
+
+
+@pytest.fixture
+def over_ssh(stage, tmp_path):
+    """Two clones whose remote is reached over a real sshd on loopback."""
+    if MISSING:
+        pytest.skip(f"needs {', '.join(MISSING)}")
+    server = Sshd(tmp_path / "sshd")
+    clones = Clones(tmp_path / "git", url=f"far:{tmp_path}/git/remote.git")
+    for each in clones.stages.values():
+        each.git("config", "core.sshCommand", server.shell)
+    clones.server = server
+    yield clones
+    server.stop()
+
+
+@slow
+def test_the_same_over_ssh(over_ssh):
+    clones = over_ssh
+    clones.slug = clones.open_pair()
+    clones.claude.send("claude", "plan")
+    clones.rows("claude", "push")
+    assert clones.codex.ok("codex", "next", "--sync", **clones.settings).action == "reply"
+    clones.codex.send("codex", "review")
+    clones.rows("codex", "push")
+    assert clones.rows("claude", "pull") == [("received", "002-codex-review")]
+    done = clones.claude.run("claude", "doctor", "--sync", "--json", **clones.settings)
+    assert "sync.remote" in done.out and "check.refused" not in done.out
+
+
+@slow
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ((" RemoteCommand /bin/true",), "RemoteCommand"),
+        ((" Port 1",), "cannot be reached"),
+        ((" NoSuchOption yes",), "ssh rejects its own settings"),
+        ((" ProxyCommand false",), "cut off"),
+    ],
+)
+def test_ssh_settings_that_do_not_work_are_named(over_ssh, lines, said):
+    config = over_ssh.server.folder / "config"
+    over_ssh.server.configure()
+    text = config.read_text()
+    config.write_text(text.replace("Host far\n", "Host far\n" + "\n".join(lines) + "\n"))
+    done = over_ssh.sync("claude", "push")
+    assert done.code == 2 and said in done.err and "hint: " in done.err, done
+    assert "run the same command again" not in done.err or said == "cannot be reached", done
+
+
+@slow
+def test_a_greeting_a_missing_repository_and_a_closed_door_are_named(over_ssh):
+    clones = over_ssh
+    clones.claude.git("remote", "set-url", "origin", "far:/nowhere.git")
+    assert "cannot be read" in clones.sync("claude", "push").err
+    clones.claude.git("remote", "set-url", "origin", f"far:{clones.bare}")
+    shell = clones.server.folder / "greeting"
+    shell.write_text(
+        '#!/bin/sh\necho Welcome to this machine\nexec sh -c "$SSH_ORIGINAL_COMMAND"\n'
+    )
+    shell.chmod(0o755)
+    key = clones.server.folder / "user.pub"
+    text = key.read_text()
+    key.write_text(f'command="{shell}" {text}')
+    done = clones.sync("claude", "push")
+    assert done.code == 2 and "prints text" in done.err, done
+    key.write_text("")
+    done = clones.sync("claude", "push")
+    assert done.code == 2 and "without a password" in done.err, done
