@@ -56,6 +56,7 @@ def test_a_whole_review_between_two_sessions_of_one_vendor(stage, slug):
     (stage.project / "pay.py").write_text("one\n")
     hook(stage, ONE, "SessionStart", source="startup")
     send(stage, ONE, "plan", "# Plan\n")
+    hook(stage, TWO, "SessionStart", source="startup", model="claude-opus-5-5")
     offered = ok(stage, TWO, "next")
     assert offered.action == "full" and offered.next == f"pair join {slug} --as claude-2"
     ok(stage, TWO, *offered.next.split())
@@ -80,6 +81,8 @@ def test_a_whole_review_between_two_sessions_of_one_vendor(stage, slug):
         "changes",
     )
     assert (pair / "002-claude-2-review.ready").exists()
+    assert sidecar(pair, 2)["model"] == "claude-opus-5-5"
+    assert ok(stage, TWO, "next", "--json").json["woken"], "as its hook said before it had the name"
     code, _, wake = changed(stage, ONE, pair / "002-claude-2-review.ready")
     assert code == 2 and "002 review by claude-2 waits" in wake
     assert changed(stage, TWO, pair / "002-claude-2-review.ready")[0] == 0
