@@ -305,7 +305,7 @@ def test_send_follows_no_symlink_to_what_it_publishes(stage, pair):
 
 def test_the_rules_print_the_same_grammar(stage, relay, pair):
     """Each line of `hooks rules`, with values in place of the capitals, is what the hook allows."""
-    values = {"N": "7", "KIND": "fix", "VERDICT": "changes", "PATH": "a.py", "TOPIC": "t"}
+    values = {"N": "7", "KIND": "fix", "VERDICT": "changes", "PATH": "a.py"}
     values |= {"SLUG": pair.name, "AUTHOR": "claude"}
     usages = stage.ok(None, "hooks", "rules", "--json").json["unasked"]
     printed = stage.ok(None, "hooks", "rules").out
