@@ -363,7 +363,7 @@ def test_a_run_in_a_copy_leaves_the_tree_alone_and_counts(stage, asked):
 
 
 def test_a_link_that_is_no_directory_of_the_project_is_refused(stage, asked):
-    for name in ("../home", "/etc", "app.py", "none"):
+    for name in ("../home", "/etc", "app.py", "none", ".git", ".git/refs", ".shared", "."):
         done = stage.run("codex", "run", "--copy", "--link", name, "--", "touch", "ran")
         assert done.code in (2, 125) and "nothing was run" in done.err, name
     assert not (stage.project / "ran").exists()
@@ -891,6 +891,27 @@ def test_hostile_replaced_objects_and_grafts(stage, asked):
     refuses_both(stage, "keep.py")
 
 
+@pytest.mark.parametrize("name", ["", "^{tree}", ":lib"])
+def test_hostile_object_planted_in_the_place_of_the_base(stage, asked, name):
+    """Git reads a tree without looking at its hash: the base would have what was never reviewed."""
+    base = stage.git("rev-parse", f"HEAD{name}")
+    write(stage, "lib/util.py", "evil\n")
+    stage.git("add", "lib")
+    stage.git("commit", "-qm", "evil")
+    evil = stage.git("rev-parse", f"HEAD{name}")
+    stage.git("reset", "-q", "--soft", "HEAD~")
+    objects = stage.project / ".git" / "objects"
+    planted = objects / base[:2] / base[2:]
+    planted.chmod(0o600)
+    planted.write_bytes((objects / evil[:2] / evil[2:]).read_bytes())
+    done = approve(stage, *NOT_RUN)
+    whys = " ".join(why for why, _ in unmet(done))
+    if name == ":lib":
+        assert "lib/util.py" not in whys and "not what their names say" in whys
+    else:
+        assert "cannot be compared" in whys or "not what their names say" in whys
+
+
 @pytest.mark.parametrize("how", ["filter", "eol", "ident", "encoding"])
 def test_hostile_attributes_hide_no_more_than_in_a_commit(stage, asked, how):
     """Git decides what a file's blob is; whatever it would commit is what has to be the reviewed one."""
@@ -1202,6 +1223,15 @@ def test_hostile_request_that_was_rewritten_after_the_approval(stage, asked):
     evil = sidecar(asked, 3)["changeset"]
     reseal(asked, "001-claude-fix", lambda row: row | {"changeset": evil})
     assert any("gone or was changed" in why for why, _ in unmet(close(stage)))
+
+
+def test_hostile_closing_that_names_an_approval_that_is_none(stage, asked):
+    reviewed(stage, "nit - Mend")
+    assert close(stage, "--no-archive", outcome="shipped").code == 0
+    with (asked / "CLOSED").open("a") as file:
+        file.write('approved_by = "002-codex-review"\n')
+    done = stage.run("claude", "verify", asked.name)
+    assert done.code == 1 and "which is none" in done.out
 
 
 def test_hostile_pair_without_git(stage):

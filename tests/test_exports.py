@@ -497,6 +497,71 @@ def test_it_works_below_the_top_and_in_a_bare_clone_and_not_outside(review):
     assert outside.code == 2 and "hint: " in outside.err
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a clone away")
+def test_a_clone_of_another_user_is_refused_with_the_line_that_helps(review):
+    for path in (review.cloned, review.cloned / ".git"):
+        os.chown(path, 12345, 12345)
+    done = review.verify()
+    assert done.code == 2 and "safe.directory" in done.err
+
+
+def test_a_repository_that_names_objects_by_sha256_has_statements(stage):
+    shutil.rmtree(stage.project / ".git")
+    stage.git("init", "-q", "-b", "main", "--template=", "--object-format=sha256")
+    made = Review(stage)
+    made.clone()
+    assert made.differ() == [] and len(made.statement["subject"][0]["digest"]["gitTree"]) == 64
+    assert schema_problems(made.statement, SCHEMA, SCHEMA) == []
+    stage.ok("claude", "export", "--github")
+
+
+def test_a_reviewer_in_another_worktree_exports_the_same_statement(review):
+    """Of an archived pair too."""
+    stage, other = review.stage, review.stage.folder / "other"
+    stage.git("worktree", "add", "-q", "--detach", other, "main")
+    done = stage.ok("codex", "export", "--statement", "--pair-id", review.slug, cwd=other)
+    assert done.json == review.statement
+    shutil.rmtree(stage.project / "reviews")
+    stage.git("reset", "-q", "--soft", "main")
+    stage.git("rm", "-q", "-r", "--cached", "reviews")
+    stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+    done = stage.ok("codex", "export", "--statement", "--pair-id", review.slug, cwd=other)
+    assert done.json["predicate"]["files"] == review.statement["predicate"]["files"]
+
+
+def test_an_empty_change_that_was_approved_as_empty_fits_an_empty_commit(stage):
+    stage.open_pair()
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.ok("codex", "run", "--", "true")
+    stage.send(
+        "codex", "review", "# Fine", "close", "--verdict", "approve", "--empty", "--reason", "x"
+    )
+    file = stage.file(stage.ok("claude", "export", "--statement").out, "statement.json")
+    head = commit(stage, "empty")
+    words = ("verify", "--statement", file, "--commit", head, "--onto", f"{head}^1")
+    assert stage.run(None, *words).code == 0
+    write(stage, "evil.py", "evil\n")
+    words = (*words[:4], commit(stage), *words[5:])
+    assert stage.run(None, *words).code == 1
+
+
+def test_before_the_first_commit_all_of_it_is_the_change(stage):
+    stage.git("update-ref", "-d", "HEAD")
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.ok("codex", "run", "--", "true")
+    stage.send("codex", "review", "# Fine", "close it", "--verdict", "approve")
+    statement = stage.ok("claude", "export", "--statement").json
+    assert schema_problems(statement, SCHEMA, SCHEMA) == []
+    assert trailer_of(stage.ok("claude", "close", "--outcome", "approve", "--reason", "done"))
+    commit(stage)
+    tree = stage.git("rev-parse", "HEAD^{tree}")
+    assert statement["subject"][0]["digest"]["gitTree"] == tree
+
+
 # ---- repositories within
 
 
@@ -833,6 +898,27 @@ def test_the_words_of_others_make_no_link_and_no_placeholder_in_sarif(pull):
     assert sum("octocat" in text for text in texts) == 2
     for text in texts:
         assert not re.search(r"(?<!\\)[\[\]]|(?<!{){(?!{)|\u202e", text)
+
+
+def test_a_finding_of_a_ledger_from_elsewhere_has_a_sound_place_or_none(stage):
+    made = found(stage)
+    hostile = ["/etc/passwd", "../up.py", "a//b", "", "C:x\ud800.py"]
+
+    def change(sidecar):
+        for row, path in zip(sidecar["findings"], hostile, strict=False):
+            row["path"], row["line"] = path, "9-3"
+        sidecar["findings"][5]["line"] = "0"
+        return sidecar
+
+    reseal(stage.shared / made.slug, "002-codex-review", change)
+    done = stage.run("claude", "export", "--sarif")
+    for run in done.json["runs"]:
+        for result in run["results"]:
+            place = result["locations"][0]["physicalLocation"]
+            region = place.get("region", {"startLine": 1, "endLine": 1})
+            assert 0 < region["startLine"] <= region["endLine"]
+            assert not re.search(r"\A/|\.\.|//|:", place["artifactLocation"]["uri"])
+    assert problems(stage.run("claude", "export", "--github").json, stage.project, "main") == []
 
 
 def test_a_run_that_was_to_fail_and_did_has_succeeded(stage):
