@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shlex
 
@@ -188,11 +189,15 @@ def test_the_transcript_in_the_readme_is_what_the_program_prints(stage):
         "codex": re.findall(r"(?s)````markdown\n(.*?)````", readme)[0],
     }
     (stage.project / "pay.py").write_text("def refund(amount, parts):\n    return amount / parts\n")
-    played = ""
+    codex = stage.folder / "programs/codex"
+    codex.parent.mkdir()
+    codex.write_text("#!/bin/sh\nexit 9\n")
+    codex.chmod(0o755)
+    path, played = f"{codex.parent}:{os.environ['PATH']}", ""
     for author, line in re.findall(r"(?m)^(\w+)\$ RELAY (.*)$", "\n".join(shown)):
         if "--file" in line:
             (stage.shared / f"_relay/{author}.md").write_text(texts[author])
-        done = stage.run(author, *line.split())
+        done = stage.run(author, *line.split(), PATH=path)
         played += f"{author}$ RELAY {line}\n" + plain(done.out or done.err)
     assert played == "".join(shown)
 
