@@ -52,9 +52,13 @@ class Scene:
         self.home.mkdir()
         self.project.mkdir()
         programs = {str(Path(shutil.which(name) or name).parent) for name in ("git", "python3")}
+        (folder / "agents").mkdir()
+        for name in SESSIONS:  # Found on PATH, never started.
+            (folder / "agents" / name).write_text("#!/bin/sh\nexit 9\n")
+            (folder / "agents" / name).chmod(0o755)
         self.env = {
             "HOME": str(self.home),
-            "PATH": ":".join([*sorted(programs), os.defpath]),
+            "PATH": ":".join([str(folder / "agents"), *sorted(programs), os.defpath]),
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             "GIT_CONFIG_GLOBAL": os.devnull,

@@ -187,45 +187,43 @@ def test_a_reopened_finding_needs_the_users_word_anew(stage, asked):
 BLOCK = "```findings\nblocker app.py:1 Hidden\n```\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "more"),
-    [
-        (f"# R\n\n## Next\nmend\n\n{BLOCK}", ()),
-        ("# R\n", ("--next", f"mend\n\n{BLOCK}")),
-        ("# R\n", ("--next-file", BLOCK)),
-        (f"# R\n\n````text\n{BLOCK}````\n", ("--next", "x")),
-        (f"# R\n\n~~~~\n{BLOCK}~~~~\n", ("--next", "x")),
-        ("# R\n\n> ```findings\n> blocker app.py:1 Hidden\n> ```\n", ("--next", "x")),
-        ("# R\n\n- ```findings\n  blocker app.py:1 Hidden\n  ```\n", ("--next", "x")),
-        ("# R\n\n    ```findings\n    blocker app.py:1 Hidden\n    ```\n", ("--next", "x")),
-        ("# R\n\n```Findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
-        ("# R\n\n```findings of mine\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
-        ("# R\n\n```findings\nblocker app.py:1 Hidden\n", ("--next", "x")),
-        ("# R\n\n```findings\nnit - One\n blocker app.py:1 Hidden\n```\n", ("--next", "x")),
-        ("# R\n\n```python\nprint(1)\n\n" + BLOCK, ("--next", "x")),
-        ("# R\n\n<!--\n" + BLOCK + "-->\n", ("--next", "x")),
-        ("# R\n\n```{findings}\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
-        ("# R\n\n~~~ finding ~~~\nblocker app.py:1 Hidden\n~~~\n", ("--next", "x")),
-        ("# R\n\n| ```findings\n| blocker app.py:1 Hidden\n| ```\n", ("--next", "x")),
-        ("# R\n\n\u00a0```findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
-        ("# R\n\n\u200b```findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
-        ("# R\n\n**```findings**\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
-        ("# R\n\n```findings```\nblocker app.py:1 Hidden\n", ("--next", "x")),
-        ("# R\n\n``findings\nblocker app.py:1 Hidden\n``\n", ("--next", "x")),
-        ("# R\n\n[findings]\nblocker app.py:1 Hidden\n", ("--next", "x")),
-        ("# R\n\n```\nfindings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
-        ("# R\n\nblocker app.py:1 Hidden\n", ("--next", "x")),
-    ],
-)
-def test_a_block_in_an_odd_place_is_not_lost(stage, asked, text, more):
-    """It is refused, or recorded, and then in the way of the approval."""
-    more = [
-        stage.file(word, "p.md") if more[0] == "--next-file" and word == BLOCK else word
-        for word in more
-    ]
+ODD_PLACES = [
+    (f"# R\n\n## Next\nmend\n\n{BLOCK}", ()),
+    ("# R\n", ("--next", f"mend\n\n{BLOCK}")),
+    ("# R\n", ("--next-file", BLOCK)),
+    (f"# R\n\n````text\n{BLOCK}````\n", ("--next", "x")),
+    (f"# R\n\n~~~~\n{BLOCK}~~~~\n", ("--next", "x")),
+    ("# R\n\n> ```findings\n> blocker app.py:1 Hidden\n> ```\n", ("--next", "x")),
+    ("# R\n\n- ```findings\n  blocker app.py:1 Hidden\n  ```\n", ("--next", "x")),
+    ("# R\n\n    ```findings\n    blocker app.py:1 Hidden\n    ```\n", ("--next", "x")),
+    ("# R\n\n```Findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```findings of mine\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```findings\nblocker app.py:1 Hidden\n", ("--next", "x")),
+    ("# R\n\n```findings\nnit - One\n blocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```python\nprint(1)\n\n" + BLOCK, ("--next", "x")),
+    ("# R\n\n<!--\n" + BLOCK + "-->\n", ("--next", "x")),
+    ("# R\n\n```{findings}\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n~~~ finding ~~~\nblocker app.py:1 Hidden\n~~~\n", ("--next", "x")),
+    ("# R\n\n| ```findings\n| blocker app.py:1 Hidden\n| ```\n", ("--next", "x")),
+    ("# R\n\n\u00a0```findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n\u200b```findings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n**```findings**\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```findings```\nblocker app.py:1 Hidden\n", ("--next", "x")),
+    ("# R\n\n``findings\nblocker app.py:1 Hidden\n``\n", ("--next", "x")),
+    ("# R\n\n[findings]\nblocker app.py:1 Hidden\n", ("--next", "x")),
+    ("# R\n\n```\nfindings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
+    ("# R\n\nblocker app.py:1 Hidden\n", ("--next", "x")),
+]
+
+
+def test_a_block_in_an_odd_place_is_refused_or_recorded_and_never_lost(stage, asked):
+    """Where it is recorded, it is in the way of the approval."""
     words = ("send", "--kind", "review", "--verdict", "approve", *NOT_RUN)
-    done = stage.run("codex", *words, "--file", stage.file(text), *more)
-    assert done.code == 2, done
+    for n, (text, more) in enumerate(ODD_PLACES):
+        if more[:1] == ("--next-file",):
+            more = ("--next-file", stage.file(more[1], f"p{n}.md"))
+        done = stage.run("codex", *words, "--file", stage.file(text, f"odd{n}.md"), *more)
+        assert done.code == 2, (text, done)
     assert len(list(asked.glob("*.ready"))) == 1
 
 
@@ -243,6 +241,13 @@ def test_a_finding_that_was_settled_is_reopened_and_not_repeated(stage, asked):
 # ---- runs
 
 
+def began_later(pair, stem):
+    """As if this run had begun after all others: times are recorded to the second."""
+    path = pair / ".evidence" / f"{stem}.json"
+    late = '"started": "2099-01-01T00:00:00+00:00"'
+    path.write_text(re.sub(r'"started": "[^"]*"', late, path.read_text()))
+
+
 def test_a_run_that_exited_0_is_needed(stage, asked):
     why, command = refused_for(approve(stage), "nothing was run on this change set")
     assert "--not-run REASON" in why and command.endswith("/relay run -- COMMAND")
@@ -257,6 +262,10 @@ def test_a_run_that_exited_0_is_needed(stage, asked):
     assert close(stage).code == 0
 
 
+def test_a_failure_that_there_was_not_cannot_be_overridden(stage, asked):
+    refused_for(approve(stage, "--despite-failed", "x"), "nothing that was run", "failed")
+
+
 def test_the_latest_run_of_each_command_counts_whoever_ran_it(stage, asked):
     flag = stage.folder / "fails"
     flag.touch()
@@ -269,6 +278,7 @@ def test_the_latest_run_of_each_command_counts_whoever_ran_it(stage, asked):
     assert approve(stage, "--dry-run").code == 0
     flag.touch()
     ran(stage, *check, author="claude", code=1)
+    began_later(asked, "claude-001")
     stage.send("claude", "note")
     stage.ok("codex", "next")
     refused_for(approve(stage, "--reply-to", "1"), "by claude exited with 1")
@@ -353,7 +363,7 @@ def test_a_run_in_a_copy_leaves_the_tree_alone_and_counts(stage, asked):
 
 
 def test_a_link_that_is_no_directory_of_the_project_is_refused(stage, asked):
-    for name in ("../home", "/etc", "app.py", "none"):
+    for name in ("../home", "/etc", "app.py", "none", ".git", ".git/refs", ".shared", "."):
         done = stage.run("codex", "run", "--copy", "--link", name, "--", "touch", "ran")
         assert done.code in (2, 125) and "nothing was run" in done.err, name
     assert not (stage.project / "ran").exists()
@@ -829,52 +839,45 @@ def test_hostile_index_from_the_future(stage, asked):
     refused_for(approve(stage, *NOT_RUN), "keep.py")
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "core.ignoreStat=true",
-        "core.fileMode=true",
-        "core.fsmonitor=true",
-        "core.untrackedCache=true",
-        "core.splitIndex=true",
-        "core.ignoreCase=true",
-        "core.preloadIndex=true",
-        "core.bare=true",
-        "core.worktree=/tmp",
-        "diff.ignoreSubmodules=all",
-        "status.showUntrackedFiles=no",
-        "index.skipHash=true",
-        "core.sparseCheckout=true",
-    ],
-)
-def test_hostile_settings_of_the_repository(stage, asked, setting):
-    stage.git("config", *setting.split("="))
+SETTINGS = [
+    "core.ignoreStat=true",
+    "core.fileMode=true",
+    "core.fsmonitor=true",
+    "core.untrackedCache=true",
+    "core.splitIndex=true",
+    "core.ignoreCase=true",
+    "core.preloadIndex=true",
+    "core.bare=true",
+    "core.worktree=/tmp",
+    "diff.ignoreSubmodules=all",
+    "status.showUntrackedFiles=no",
+    "index.skipHash=true",
+    "core.sparseCheckout=true",
+]
+
+
+def test_hostile_settings_of_the_repository(stage, asked):
     write(stage, "keep.py", "evil\n")
     write(stage, "new.py", "evil\n")
-    assert any("keep.py" in w and "new.py" in w for w, _ in unmet(approve(stage, *NOT_RUN)))
+    for setting in SETTINGS:
+        stage.git("config", *setting.split("="))
+        done = approve(stage, *NOT_RUN)
+        assert any("keep.py" in w and "new.py" in w for w, _ in unmet(done)), setting
 
 
-@pytest.mark.parametrize(
-    "variable",
-    ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"],
-)
-def test_hostile_variables_that_point_git_elsewhere(stage, asked, variable):
+def test_hostile_variables_that_point_git_elsewhere(stage, asked):
     clean = stage.folder / "clean"
     shutil.copytree(stage.project, clean)
-    places = {
-        "GIT_DIR": clean / ".git",
-        "GIT_WORK_TREE": clean,
-        "GIT_INDEX_FILE": clean / ".git" / "index",
-        "GIT_OBJECT_DIRECTORY": clean / ".git" / "objects",
-        "GIT_COMMON_DIR": clean / ".git",
-    }
     write(stage, "keep.py", "evil\n")
-    env = {
-        variable: str(places[variable]),
-        "GIT_LITERAL_PATHSPECS": "1",
-        "GIT_CEILING_DIRECTORIES": "/",
-    }
-    refused_for(approve(stage, *NOT_RUN, **env), "keep.py")
+    for variable, place in {
+        "GIT_DIR": ".git",
+        "GIT_WORK_TREE": ".",
+        "GIT_INDEX_FILE": ".git/index",
+        "GIT_OBJECT_DIRECTORY": ".git/objects",
+        "GIT_COMMON_DIR": ".git",
+    }.items():
+        env = {variable: str(clean / place), "GIT_LITERAL_PATHSPECS": "1"}
+        refused_for(approve(stage, *NOT_RUN, **env), "keep.py")
 
 
 def test_hostile_replaced_objects_and_grafts(stage, asked):
@@ -886,6 +889,27 @@ def test_hostile_replaced_objects_and_grafts(stage, asked):
     stage.git("replace", "-f", base, evil)
     write(stage, ".git/info/grafts", f"{evil}\n")
     refuses_both(stage, "keep.py")
+
+
+@pytest.mark.parametrize("name", ["", "^{tree}", ":lib"])
+def test_hostile_object_planted_in_the_place_of_the_base(stage, asked, name):
+    """Git reads a tree without looking at its hash: the base would have what was never reviewed."""
+    base = stage.git("rev-parse", f"HEAD{name}")
+    write(stage, "lib/util.py", "evil\n")
+    stage.git("add", "lib")
+    stage.git("commit", "-qm", "evil")
+    evil = stage.git("rev-parse", f"HEAD{name}")
+    stage.git("reset", "-q", "--soft", "HEAD~")
+    objects = stage.project / ".git" / "objects"
+    planted = objects / base[:2] / base[2:]
+    planted.chmod(0o600)
+    planted.write_bytes((objects / evil[:2] / evil[2:]).read_bytes())
+    done = approve(stage, *NOT_RUN)
+    whys = " ".join(why for why, _ in unmet(done))
+    if name == ":lib":
+        assert "lib/util.py" not in whys and "not what their names say" in whys
+    else:
+        assert "cannot be compared" in whys or "not what their names say" in whys
 
 
 @pytest.mark.parametrize("how", ["filter", "eol", "ident", "encoding"])
@@ -1174,10 +1198,7 @@ def test_hostile_success_from_before_the_failure(stage, asked):
     flag.touch()
     ran(stage, *check, code=1)
     ran(stage, "true")
-    row = sorted(asked.glob(".evidence/codex-*.json"))[0]
-    row.write_text(
-        re.sub(r'"started": "[^"]*"', '"started": "2099-01-01T00:00:00+00:00"', row.read_text())
-    )
+    began_later(asked, "codex-001")
     stage.send("codex", "review", "# R\n", "x", "--verdict", "changes")
     stage.ok("claude", "next")
     stage.send("claude", "fix")
@@ -1202,6 +1223,15 @@ def test_hostile_request_that_was_rewritten_after_the_approval(stage, asked):
     evil = sidecar(asked, 3)["changeset"]
     reseal(asked, "001-claude-fix", lambda row: row | {"changeset": evil})
     assert any("gone or was changed" in why for why, _ in unmet(close(stage)))
+
+
+def test_hostile_closing_that_names_an_approval_that_is_none(stage, asked):
+    reviewed(stage, "nit - Mend")
+    assert close(stage, "--no-archive", outcome="shipped").code == 0
+    with (asked / "CLOSED").open("a") as file:
+        file.write('approved_by = "002-codex-review"\n')
+    done = stage.run("claude", "verify", asked.name)
+    assert done.code == 1 and "which is none" in done.out
 
 
 def test_hostile_pair_without_git(stage):

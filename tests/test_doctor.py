@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -208,3 +209,34 @@ def test_doctor_publishes_and_wakes_a_process_that_waits(stage, real_proof):
     assert "read back and removed" in details["ledger.write"]
     assert "ms after a publish" in details["wait"] and done["findings"] == []
     assert stage.snapshot(stage.shared / "_relay").keys() == before
+
+
+def test_relay_is_compiled_for_the_python_of_the_login_shell_and_doctor_names_a_cold_one(stage):
+    """Codex runs a login shell, which makes a PATH of its own, in a sandbox that can write no cache."""
+    programs, python = stage.folder / "programs", stage.folder / "of-login"
+    for directory in (programs, python):
+        directory.mkdir()
+    (programs / "codex").write_text("#!/bin/sh\nexit 9\n")
+    (programs / "codex").chmod(0o755)
+    (python / "python3").symlink_to(sys.executable)
+    (stage.home / ".bash_profile").write_text(f"PATH={python}:/usr/bin:/bin\n")
+    env = {"PATH": f"{programs}:{os.environ['PATH']}", "XDG_CACHE_HOME": None}
+    stage.ok("claude", "bootstrap", "--topic", "t", **env)
+
+    def cold():  # In this process, which writes no cache itself.
+        found = stage.run("claude", "doctor", "--json", **env).json["infos"]
+        return [row["why"] for row in found if row["id"] == "bytecode.cold"]
+
+    def compiled():
+        return [*(stage.home / ".cache/agent-relay").rglob("*.pyc")]
+
+    stage.link_skill()
+    assert not compiled() and len(cold()) == 2 and "login shell" in cold()[1]
+    assert not compiled(), "to look compiles nothing"
+    stage.ok("claude", "init", **env)
+    assert len(compiled()) == 1 and cold() == []
+    whole = compiled()[0].read_bytes()
+    compiled()[0].write_bytes(whole[:8] + bytes(8) + whole[16:])
+    assert "login shell" in cold()[1], "it is of another state of the script"
+    stage.ok("claude", "hooks", "install", "--target", "both", **env)
+    assert compiled()[0].read_bytes() == whole and cold() == []

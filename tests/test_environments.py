@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -217,3 +218,28 @@ def test_the_suite_of_the_record_on_a_mount_without_hard_links(without_links):
     ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_a_read_only_ledger_is_one_refusal_with_the_way_out(stage):
+    """As `codex exec` has it in an untrusted project; an instance that is not bound is sent in no circle."""
+    slug = stage.ok("claude", "bootstrap", "--topic", "t").out.split()[0]
+    stage.send("claude", "plan")
+    text = stage.file("# N\n\n## Next\ngo\n")
+    ledger = shlex.quote(str(stage.shared))
+    mount = f"mount --bind {ledger} {ledger} && mount -o remount,bind,ro {ledger} || exit 99; "
+    for words in (
+        ("next",),
+        ("send", "--kind", "note", "--file", str(text)),
+        ("pair", "join", slug),
+        ("bootstrap", "--topic", "t", "--force"),
+        ("run", "--", "true"),
+    ):
+        command = ("unshare", "-m", "sh", "-c", mount + shlex.join([str(SCRIPT), *words]))
+        env = stage.env("codex")
+        done = subprocess.run(command, cwd=stage.project, env=env, capture_output=True, text=True)
+        if done.returncode == 99 or "unshare" in done.stderr:
+            pytest.skip("nothing can be mounted here")
+        assert done.returncode in (2, 125), done
+        assert f"{stage.shared} is read-only here" in done.stderr and ".tmp" not in done.stderr
+        assert "trust this project" in done.stderr and "relay next" not in done.stderr
+        assert len(done.stderr.splitlines()) == 2, done.stderr

@@ -3,14 +3,19 @@ against by git alone."""
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import textwrap
 
 import pytest
-from conftest import Stage
+from conftest import ROOT, SCRIPT, Stage, dispositions, findings, reseal
+from helpers.github import GitHub, problems
+from hosts.clients import BASE
 
 HOSTILE = (
     "@octocat <img src=x onerror=alert(1)> #1 GH-2 https://evil.example [go](javascript:x) `code`"
@@ -73,9 +78,12 @@ class Review:
         change(stage)
         stage.send("claude", "fix")
         stage.ok("codex", "next")
-        for author, kind, text in texts:
-            stage.send(author, kind, text)
-            stage.ok("codex" if author == "claude" else "claude", "next")
+        for each in texts:
+            if callable(each):
+                each(stage)
+                continue
+            stage.send(*each)
+            stage.ok("codex" if each[0] == "claude" else "claude", "next")
         stage.ok("codex", "run", "--", "true")
         stage.send("codex", "review", "# Fine\n", "close it", "--verdict", "approve")
         self.statement = stage.ok("claude", "export", "--statement").json
@@ -326,6 +334,17 @@ def test_of_a_squashed_commit_and_the_one_before_it_a_shallow_clone_knows_enough
     assert review.differ("HEAD", "HEAD^1", cwd=shallow) == []
 
 
+def test_a_shallow_clone_may_not_see_the_nearest_place_where_the_commit_left_its_base(review):
+    upstream(review)
+    shallow, url = review.stage.folder / "shallow", f"file://{review.cloned}"
+    words = ("clone", "-q", "--depth", "2", "--no-single-branch", "--branch", "work")
+    review.stage.git(*words, url, shallow)
+    assert review.stage.git("merge-base", "HEAD", "origin/moved", cwd=shallow)
+    assert review.verify(onto="origin/moved", cwd=shallow).code == 2
+    review.stage.git("fetch", "-q", "--unshallow", cwd=shallow)
+    assert review.differ(onto="origin/moved", cwd=shallow) == []
+
+
 def test_two_places_where_the_commit_left_its_base_are_none(review):
     git = review.stage.git
     upstream(review)
@@ -489,6 +508,71 @@ def test_it_works_below_the_top_and_in_a_bare_clone_and_not_outside(review):
     assert outside.code == 2 and "hint: " in outside.err
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a clone away")
+def test_a_clone_of_another_user_is_refused_with_the_line_that_helps(review):
+    for path in (review.cloned, review.cloned / ".git"):
+        os.chown(path, 12345, 12345)
+    done = review.verify()
+    assert done.code == 2 and "safe.directory" in done.err
+
+
+def test_a_repository_that_names_objects_by_sha256_has_statements(stage):
+    shutil.rmtree(stage.project / ".git")
+    stage.git("init", "-q", "-b", "main", "--template=", "--object-format=sha256")
+    made = Review(stage)
+    made.clone()
+    assert made.differ() == [] and len(made.statement["subject"][0]["digest"]["gitTree"]) == 64
+    assert schema_problems(made.statement, SCHEMA, SCHEMA) == []
+    stage.ok("claude", "export", "--github")
+
+
+def test_a_reviewer_in_another_worktree_exports_the_same_statement(review):
+    """Of an archived pair too."""
+    stage, other = review.stage, review.stage.folder / "other"
+    stage.git("worktree", "add", "-q", "--detach", other, "main")
+    done = stage.ok("codex", "export", "--statement", "--pair-id", review.slug, cwd=other)
+    assert done.json == review.statement
+    shutil.rmtree(stage.project / "reviews")
+    stage.git("reset", "-q", "--soft", "main")
+    stage.git("rm", "-q", "-r", "--cached", "reviews")
+    stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+    done = stage.ok("codex", "export", "--statement", "--pair-id", review.slug, cwd=other)
+    assert done.json["predicate"]["files"] == review.statement["predicate"]["files"]
+
+
+def test_an_empty_change_that_was_approved_as_empty_fits_an_empty_commit(stage):
+    stage.open_pair()
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.ok("codex", "run", "--", "true")
+    stage.send(
+        "codex", "review", "# Fine", "close", "--verdict", "approve", "--empty", "--reason", "x"
+    )
+    file = stage.file(stage.ok("claude", "export", "--statement").out, "statement.json")
+    head = commit(stage, "empty")
+    words = ("verify", "--statement", file, "--commit", head, "--onto", f"{head}^1")
+    assert stage.run(None, *words).code == 0
+    write(stage, "evil.py", "evil\n")
+    words = (*words[:4], commit(stage), *words[5:])
+    assert stage.run(None, *words).code == 1
+
+
+def test_before_the_first_commit_all_of_it_is_the_change(stage):
+    stage.git("update-ref", "-d", "HEAD")
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.ok("codex", "run", "--", "true")
+    stage.send("codex", "review", "# Fine", "close it", "--verdict", "approve")
+    statement = stage.ok("claude", "export", "--statement").json
+    assert schema_problems(statement, SCHEMA, SCHEMA) == []
+    assert trailer_of(stage.ok("claude", "close", "--outcome", "approve", "--reason", "done"))
+    commit(stage)
+    tree = stage.git("rev-parse", "HEAD^{tree}")
+    assert statement["subject"][0]["digest"]["gitTree"] == tree
+
+
 # ---- repositories within
 
 
@@ -539,13 +623,11 @@ def test_a_stray_file_of_the_approved_tree_is_named_at_the_close_and_missed_by_a
         write(stage, "long.py", numbered((3,)))
         write(stage, "stray.txt", "notes\n")
 
-    def ship(stage):
-        stage.git("add", "long.py", "reviews")
-        stage.git("commit", "-q", "-m", "without it")
-
-    made = Review(stage, change=stray, ship=ship)
+    made = Review(stage, change=stray, ship=lambda stage: "")
     done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
-    assert "stray.txt" in done.err
+    assert re.search("(?m)^closed with approved files that .*: stray.txt$", done.err), done
+    stage.git("add", "long.py", "reviews")
+    stage.git("commit", "-q", "-m", "without it")
     made.clone()
     assert made.differ() == ["stray.txt"]
 
@@ -565,14 +647,13 @@ def test_close_prints_a_trailer_with_the_tree_that_the_statement_names(review):
 
 
 def test_git_takes_the_trailer(stage):
-    made = Review(stage, ship=lambda stage: commit(stage))
-    shutil.rmtree(stage.project / "reviews")
+    made = Review(stage, ship=lambda stage: "")
     done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
     slug, tree = trailer_of(done)
     assert slug == made.slug
     assert tree == made.statement["subject"][0]["digest"]["gitTree"]
     line = next(line for line in done.out.split("\n") if line.startswith("Reviewed-with: "))
-    stage.git("commit", "-q", "--amend", "-m", "work\n\nWhy.", "--trailer", line)
+    commit(stage, "work\n\nWhy.", more=("--trailer", line))
     parsed = stage.git("log", "-1", "--format=%(trailers:key=Reviewed-with,valueonly)")
     assert parsed == line.removeprefix("Reviewed-with: ")
     words = ["git", "interpret-trailers", "--parse"]
@@ -588,3 +669,608 @@ def test_a_close_without_an_approval_prints_no_trailer(stage, flags):
     stage.send("claude", "fix")
     done = stage.ok("claude", "close", *flags, "--reason", "enough")
     assert "Reviewed-with" not in done.out + done.err
+
+
+def test_an_approval_that_is_damaged_or_not_borne_out_has_no_statement(stage):
+    made = Review(stage)
+    pair = stage.shared / made.slug
+    reseal(pair, "002-codex-review", lambda s: s | {"evidence": []})
+    done = stage.refused("claude", "export", "--statement")
+    assert "002-codex-review" in done.err
+    (pair / "002-codex-review.md").chmod(0o600)
+    (pair / "002-codex-review.md").write_text("else\n")
+    assert "damaged" in stage.refused("claude", "export", "--statement").err
+
+
+def test_an_approval_with_an_override_and_a_base_that_moved_has_a_statement_that_says_so(stage):
+    before(stage)
+    commit(stage, "base")
+    stage.git("checkout", "-q", "-b", "work")
+    stage.ok("claude", "bootstrap", "--topic", "demo", "--base", "main")
+    stage.ok("codex", "next")
+    write(stage, "new.py", "new\n")
+    write(stage, "long.py", numbered((20,)))
+    commit(stage)
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.git("checkout", "-q", "main")
+    write(stage, "upstream.py", "upstream\n")
+    commit(stage, "upstream")
+    stage.git("rebase", "-q", "main", "work")
+    write(stage, "long.py", numbered((20, 21)))
+    commit(stage)
+    more = ("--verdict", "approve", "--accept-moved", "long.py", "--reason", "a comment")
+    stage.send("codex", "review", "# Fine\n", "close it", *more, "--not-run", "docs only")
+    statement = stage.ok("claude", "export", "--statement").json
+    assert len(statement["predicate"]["overrides"]) == 2
+    assert schema_problems(statement, SCHEMA, SCHEMA) == []
+    assert [f["path"] for f in statement["predicate"]["files"]] == ["long.py", "new.py"]
+    file = stage.file(json.dumps(statement), "statement.json")
+    words = ("verify", "--statement", file, "--commit", "work", "--onto", "main")
+    assert stage.run(None, *words).code == 0
+
+
+def test_no_approval_no_statement(stage):
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.refused("claude", "export", "--statement")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", findings("major new.py:1 wrong"))
+    stage.refused("claude", "export", "--statement")
+
+
+# ---- a pull request
+
+
+FINDINGS = (
+    "major long.py:20 in a hunk",
+    "minor long.py:18-22 a range in a hunk",
+    "minor long.py:15-22 a range that begins before the hunk",
+    "nit long.py:1 outside of the diff",
+    "minor new.py:1 in a new file",
+    "nit new.py of a whole file",
+    "nit kept.py:1 of a file that is not in the diff",
+    "nit stale.py:1 of a file that was mended since",
+    r'nit "new \"name\".py":30 in a renamed file',
+    r'nit "new \"name\".py":2 in a renamed file, beside what changed',
+    r'nit "caf\351.txt":1 of a name that is no UTF-8',
+    r'nit "a\nb\t%41.txt":1 of an odd name',
+    "nit link:1 of a symlink",
+    f"nit - {HOSTILE}",
+    f"nit long.py:21 {HOSTILE}",
+    r'nit "<img src=x> @octocat [x](y).py":1 of a hostile name',
+)
+INLINE = {"2.1", "2.2", "2.5", "2.9", "2.12", "2.13", "2.15", "2.16"}
+
+
+def change_more(stage):
+    change(stage)
+    write(stage, "stale.py", "stale\n")
+    write(stage, "<img src=x> @octocat [x](y).py", "hostile\n")
+
+
+def mend(stage):
+    write(stage, "stale.py", "mended\n")
+
+
+def found(stage, rows=FINDINGS, change=change_more, mend=mend, **more):
+    answer = dispositions("2.1 fixed " + HOSTILE)
+    texts = [("codex", "review", findings(*rows)), mend, ("claude", "fix", answer)]
+    return Review(stage, change=change, texts=texts, title=HOSTILE, **more)
+
+
+@pytest.fixture(scope="module")
+def pull(tmp_path_factory):
+    """A pull request with findings of every kind; what is read of it changes nothing."""
+    stage = Stage(tmp_path_factory.mktemp("pull"))
+    return found(stage, ship=commit_and_push)
+
+
+def commit_and_push(stage):
+    """With a moved main, as most have."""
+    head = commit(stage)
+    stage.git("checkout", "-q", "main")
+    write(stage, "upstream.py", "upstream\n")
+    write(stage, "long.py", "upstream\n" * 3 + numbered())
+    commit(stage, "upstream")
+    stage.git("checkout", "-q", "work")
+    return head
+
+
+def ids(payload):
+    return {re.match(r"\*\*\w+\*\* (\S+):", each["body"])[1] for each in payload["comments"]}
+
+
+def test_github_takes_the_review_and_findings_are_inline_where_they_are_in_the_diff(pull):
+    payload = pull.stage.ok("claude", "export", "--github").json
+    assert problems(payload, pull.stage.project, "main") == []
+    assert payload["commit_id"] == pull.commit and ids(payload) == INLINE
+    lines = {i: (c["path"], c.get("start_line"), c["line"]) for i, c in by_id(payload).items()}
+    assert lines["2.1"] == ("long.py", None, 20) and lines["2.2"] == ("long.py", 18, 22)
+    for number in range(1, len(FINDINGS) + 1):
+        assert f"\n- 2.{number} " in payload["body"], "the body has every finding"
+
+
+def by_id(payload):
+    return {re.match(r"\*\*\w+\*\* (\S+):", c["body"])[1]: c for c in payload["comments"]}
+
+
+def test_without_inline_comments_everything_is_in_the_body(pull):
+    payload = pull.stage.ok("claude", "export", "--github", "--no-inline").json
+    assert payload["comments"] == [] and problems(payload, pull.stage.project, "main") == []
+    for number in range(1, len(FINDINGS) + 1):
+        assert f"\n- 2.{number} " in payload["body"]
+
+
+def test_a_review_of_the_last_commit_is_inline_only_in_the_diff_of_the_pull_request(stage):
+    """The commit undoes a line that an earlier one of the same pull request had changed."""
+
+    def earlier(stage):
+        before(stage)
+        commit(stage, "main")
+        stage.git("checkout", "-q", "-b", "main-stays")
+        write(stage, "long.py", numbered((5, 35)))
+
+    def undo(stage):
+        write(stage, "long.py", numbered((35,)))
+
+    rows = ("minor long.py:5 undone", "minor long.py:35 untouched by this commit")
+    texts = [("codex", "review", findings(*rows))]
+    Review(stage, before=earlier, change=undo, texts=texts)
+    stage.git("branch", "-q", "-f", "target", "main-stays~1")
+    alone = stage.ok("claude", "export", "--github").json
+    assert ids(alone) == {"2.1"}, "compared with the base of the pair"
+    asked = stage.ok("claude", "export", "--github", "--onto", "target").json
+    assert ids(asked) == {"2.2"} and problems(asked, stage.project, "target") == []
+    assert "hint: " in stage.refused("claude", "export", "--github", "--onto", "nothing").err
+
+
+SETTINGS = {
+    "diff.context": "30",
+    "diff.interHunkContext": "30",
+    "diff.renames": "false",
+    "diff.algorithm": "patience",
+    "diff.external": "false",
+    "diff.noprefix": "true",
+    "diff.relative": "true",
+    "color.ui": "always",
+    "core.quotePath": "false",
+}
+
+
+def test_no_setting_puts_a_comment_outside_of_the_diff(pull):
+    stage = pull.stage
+    more = {f"GIT_CONFIG_KEY_{n}": key for n, key in enumerate(SETTINGS)}
+    more |= {f"GIT_CONFIG_VALUE_{n}": value for n, value in enumerate(SETTINGS.values())}
+    more["GIT_CONFIG_COUNT"] = str(len(SETTINGS))
+    below = stage.project / "reviews"
+    payload = stage.ok("claude", "export", "--github", cwd=below, **more).json
+    assert ids(payload) == INLINE
+
+
+LIVE = (
+    r"@octocat|#1|GH-2|https?://|www\.|<img|<!--|(?<!\\)[`*\[]code|(?<!\\)\*\*bold|(?<!\\)~~gone"
+    r"|(?<!\\)\[(?:go|x)|(?<!\\)\$x|\u202e"
+)
+
+
+def test_the_words_of_others_are_nothing_but_text_on_github(pull):
+    payload = pull.stage.ok("claude", "export", "--github").json
+    for text in (payload["body"], *(each["body"] for each in payload["comments"])):
+        assert not re.search(LIVE, text), re.search(LIVE, text)
+        assert "octocat" not in text or "@&#8203;octocat" in text
+    assert re.search(LIVE, HOSTILE) and "octocat" in payload["body"]
+
+
+def test_nothing_that_is_printed_drives_a_terminal(pull):
+    for form in ("--github", "--sarif", "--statement"):
+        out = pull.stage.ok("claude", "export", form).out
+        assert "\u202e" not in out and json.loads(out), form
+
+
+@pytest.mark.parametrize("words", [("log", "--markdown"), ("export", "--github")])
+def test_a_long_record_is_cut_to_what_github_takes(stage, words):
+    rows = [f"nit - {n} {'<&' * 150}" for n in range(120)]
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", findings(*rows))
+    done = stage.ok("claude", *words)
+    text = done.out if "log" in words else done.json["body"]
+    assert 60_000 < len(text) <= 65_536 and "2.1 nit" in text
+    assert re.search("Cut here.*65,536 characters", text.rstrip("\n").split("\n")[-1])
+
+
+def test_before_the_first_commit_there_is_nothing_to_review_on_github(tmp_path):
+    stage = Stage(tmp_path)
+    stage.git("update-ref", "-d", "HEAD")
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.refused("claude", "export", "--github")
+
+
+@pytest.mark.parametrize(
+    "words", ["", "--github --sarif", "--sarif --statement", "--html x --sarif"]
+)
+def test_one_form_at_a_time(pull, words):
+    pull.stage.refused("claude", "export", *words.split())
+
+
+def test_a_damaged_artifact_is_named_and_left_out(stage):
+    made = found(stage)
+    artifact = stage.shared / made.slug / "002-codex-review.md"
+    artifact.chmod(0o600)
+    artifact.write_text("else\n")
+    for form in ("--github", "--sarif"):
+        done = stage.run("claude", "export", form)
+        assert done.code == 1 and "002-codex-review" in done.err and done.json, done
+        assert "in a renamed file" not in done.out
+
+
+# ---- SARIF
+
+
+def test_every_sarif_result_has_a_place_and_the_others_are_notifications(pull):
+    run = pull.stage.ok("claude", "export", "--sarif").json["runs"][0]
+    for result in run["results"]:
+        assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+        assert result["ruleId"] in {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    uris = [
+        r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in run["results"]
+    ]
+    assert {"long.py", "caf%E9.txt", "a%0Ab%09%2541.txt", "new%20%22name%22.py"} <= {*uris}
+    assert all(re.fullmatch("[A-Za-z0-9%._~/-]+", uri) for uri in uris)
+    notes = run["invocations"][0]["toolExecutionNotifications"]
+    assert len(run["results"]) + len(notes) == len(FINDINGS) and len(notes) == 1
+    assert [r["exitCode"] for r in run["invocations"][1:]] == [0]
+    region = run["results"][1]["locations"][0]["physicalLocation"]["region"]
+    assert region == {"startLine": 18, "endLine": 22}
+
+
+def test_the_words_of_others_make_no_link_and_no_placeholder_in_sarif(pull):
+    run = pull.stage.ok("claude", "export", "--sarif").json["runs"][0]
+    notes = run["invocations"][0]["toolExecutionNotifications"]
+    texts = [each["message"]["text"] for each in (*run["results"], *notes)]
+    assert sum("octocat" in text for text in texts) == 2
+    for text in texts:
+        assert not re.search(r"(?<!\\)[\[\]]|(?<!{){(?!{)|\u202e", text)
+
+
+def test_a_finding_of_a_ledger_from_elsewhere_has_a_sound_place_or_none(stage):
+    made = found(stage)
+    hostile = ["/etc/passwd", "../up.py", "a//b", "", "C:x\ud800.py"]
+
+    def change(sidecar):
+        for row, path in zip(sidecar["findings"], hostile, strict=False):
+            row["path"], row["line"] = path, "9-3"
+        sidecar["findings"][5]["line"] = "0"
+        return sidecar
+
+    reseal(stage.shared / made.slug, "002-codex-review", change)
+    done = stage.run("claude", "export", "--sarif")
+    for run in done.json["runs"]:
+        for result in run["results"]:
+            place = result["locations"][0]["physicalLocation"]
+            region = place.get("region", {"startLine": 1, "endLine": 1})
+            assert 0 < region["startLine"] <= region["endLine"]
+            assert not re.search(r"\A/|\.\.|//|:", place["artifactLocation"]["uri"])
+    assert problems(stage.run("claude", "export", "--github").json, stage.project, "main") == []
+
+
+def test_a_run_that_was_to_fail_and_did_has_succeeded(stage):
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.run("claude", "run", "--expect-fail", "--", "false")
+    stage.run("claude", "run", "--", "false")
+    stage.send("claude", "fix")
+    run = stage.ok("claude", "export", "--sarif").json["runs"][0]
+    assert [each["executionSuccessful"] for each in run["invocations"]] == [True, True, False]
+    assert run["results"] == []
+
+
+# ---- the schema, and the page about CI
+
+
+def schema_problems(value, schema, root, where="$"):
+    """Where a value breaks a schema; of JSON Schema, what docs/statement.schema.json uses."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]] | {
+            key: part for key, part in schema.items() if key != "$ref"
+        }
+    known = {"description", "title", "$schema", "$id", "$defs", "$ref", "type", "const", "enum"}
+    known |= {"pattern", "required", "properties", "additionalProperties", "items"}
+    assert schema.keys() <= known | {"minItems", "maxItems"}, where
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
+    kinds["null"] = type(None)
+    allowed = [schema["type"]] if isinstance(schema.get("type"), str) else schema.get("type", kinds)
+    if not any(type(value) is kinds[each] for each in allowed):
+        return [f"{where} is no {allowed}"]
+    bad = value not in schema.get("enum", [value]) or value != schema.get("const", value)
+    bad |= type(value) is str and not re.search(schema.get("pattern", ""), value)
+    found = [f"{where}: {value}"] if bad else []
+    if type(value) is list:
+        size = len(value)
+        if not schema.get("minItems", 0) <= size <= schema.get("maxItems", size):
+            found.append(f"{where} has {size} items")
+        for at, each in enumerate(value):
+            found += schema_problems(each, schema["items"], root, f"{where}[{at}]")
+    if type(value) is dict:
+        found += [
+            f"{where}.{key} is missing" for key in schema.get("required", ()) if key not in value
+        ]
+        for key, each in value.items():
+            part = schema.get("properties", {}).get(key, schema.get("additionalProperties", {}))
+            if part is False:
+                found.append(f"{where}.{key}")
+            else:
+                found += schema_problems(each, part, root, f"{where}.{key}")
+    return found
+
+
+SCHEMA = json.loads((ROOT / "docs" / "statement.schema.json").read_text())
+
+
+def test_statements_fit_the_schema(pull, review):
+    for statement in (pull.statement, review.statement):
+        assert schema_problems(statement, SCHEMA, SCHEMA) == []
+        assert statement["predicateType"] == SCHEMA["$id"]
+    assert pull.statement["predicate"]["findings"] and pull.statement["predicate"]["runs"]
+    states = {f["state"].split()[0] for f in pull.statement["predicate"]["files"]}
+    assert states == {"deleted", "100644", "100755", "120000"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        predicate(base="main"),
+        predicate(more=1),
+        predicate(files=[{"path": "a b", "state": "deleted"}]),
+        predicate(files=[{"path": "a", "state": "100644"}]),
+        predicate(verdict={"value": "changes", "reviewer": "codex", "artifact": "x"}),
+        lambda s: s | {"more": 1},
+        lambda s: s | {"subject": []},
+    ],
+)
+def test_the_schema_refuses_what_is_no_statement(review, change):
+    assert schema_problems(change(review.statement), SCHEMA, SCHEMA)
+
+
+def test_a_schema_checker_agrees(pull):
+    jsonschema = pytest.importorskip("jsonschema", reason="pip install jsonschema")
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert list(validator.iter_errors(pull.statement)) == []
+
+
+CI = (ROOT / "docs" / "ci.md").read_text()
+JOBS = [textwrap.dedent(job) for job in re.findall(r"(?ms)^ +- (?:run: )?\|\n(.*?)^```", CI)]
+RECIPE = re.search(r"(?ms)^```sh\n(.*?)^```", CI)[1]
+
+
+def test_the_page_about_ci_is_short_and_both_jobs_run_the_same_ten_lines():
+    assert len(CI.split("\n")) - 1 <= 80
+    assert len(JOBS) == 2 and JOBS[0] == JOBS[1] and JOBS[0].count("\n") == 10
+
+
+class Job:
+    """The ten lines of docs/ci.md in a clone of the base branch, with a real key."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.key = self.new_key("key")
+        words = "reviewer@example.invalid " + (self.key.with_suffix(".pub")).read_text()
+
+        def with_signers(stage):
+            before(stage)
+            write(stage, "reviews/allowed_signers", words)
+
+        self.review = Review(stage, before=with_signers, ship=lambda stage: "")
+        done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+        self.trailer = re.search("(?m)^Reviewed-with: .*$", done.out)[0]
+        self.pin = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
+
+    def new_key(self, name):
+        path = self.stage.folder / name
+        words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path)
+        subprocess.run(words, check=True)
+        return path
+
+    def sh(self, text, cwd, **more):
+        env = self.stage.env(None, TMPDIR=str(self.stage.folder), **more)
+        for role in ("AUTHOR", "COMMITTER"):
+            env |= {f"GIT_{role}_NAME": "t", f"GIT_{role}_EMAIL": "t@example.invalid"}
+        words = ["sh", "-c", text]
+        return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+
+    def ship(self, key=None):
+        """Signs and commits by the recipe."""
+        os.makedirs(self.stage.home / ".ssh", exist_ok=True)
+        shutil.copy(key or self.key, self.stage.home / ".ssh" / "id_ed25519")
+        more = {"file": self.review.path, "trailer": self.trailer}
+        done = self.sh("set -e\n" + RECIPE, self.stage.project, **more)
+        assert done.returncode == 0, done
+
+    def run(self, **more):
+        clone = self.stage.folder / "ci"
+        shutil.rmtree(clone, ignore_errors=True)
+        self.stage.git("clone", "-q", "--branch", "main", f"file://{self.stage.project}", clone)
+        env = {"RELAY_URL": f"file://{SCRIPT}", "RELAY_SHA256": self.pin, "TARGET": "main"}
+        env["REV"] = self.stage.git("rev-parse", "work")
+        return self.sh(JOBS[0], clone, **(env | more))
+
+
+needs_tools = pytest.mark.skipif(
+    not all(map(shutil.which, ("ssh-keygen", "curl", "sha256sum"))),
+    reason="needs ssh-keygen, curl and sha256sum",
+)
+
+
+@needs_tools
+def test_the_job_and_the_signing_recipe_of_the_page_run_as_they_are(stage):
+    job = Job(stage)
+    job.ship()
+    assert job.trailer in stage.git("log", "-1", "--format=%(trailers)").split("\n")
+    done = job.run()
+    assert done.returncode == 0 and "equal to what was approved" in done.stdout, done
+    pinned = job.run(RELAY_SHA256="0" * 64)
+    assert pinned.returncode != 0 and "equal" not in pinned.stdout
+    write(stage, "evil.py", "evil\n")
+    commit(stage)
+    done = job.run()
+    assert done.returncode == 1 and "evil.py" in done.stdout, done
+
+
+def own_signer(job):
+    other = job.new_key("other")
+    words = "reviewer@example.invalid " + other.with_suffix(".pub").read_text()
+    write(job.stage, "reviews/allowed_signers", words)
+    job.ship(other)
+
+
+def own_relay(job):
+    write(job.stage, "skills/agent-relay/bin/relay", "#!/bin/sh\necho equal\nexit 0\n")
+    write(job.stage, "relay", "#!/bin/sh\necho equal\nexit 0\n")
+    job.ship()
+
+
+def not_signed(job):
+    commit(job.stage)
+
+
+def changed_after_signing(job):
+    job.ship()
+    statement = job.stage.project / job.review.path
+    statement.write_text(statement.read_text().replace('"codex"', '"nobody"'))
+    commit(job.stage)
+
+
+def none(job):
+    shutil.rmtree(job.stage.project / "reviews")
+    commit(job.stage)
+
+
+def two(job):
+    write(job.stage, "reviews/other.json", json.dumps(job.review.statement))
+    job.ship()
+
+
+def signature_that_is_a_program(job):
+    job.ship()
+    path = f"{job.review.path}.sig"
+    text = (job.stage.project / path).read_text()
+    write(job.stage, path, f"{text}#!/bin/sh\n")
+    commit(job.stage)
+
+
+BREAKS = [own_signer, own_relay, not_signed, changed_after_signing, none, two]
+BREAKS.append(signature_that_is_a_program)
+
+
+@needs_tools
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda f: f.__name__)
+def test_the_job_of_the_page_fails_for(stage, broken):
+    job = Job(stage)
+    broken(job)
+    done = job.run()
+    assert done.returncode != 0 and "equal to" not in done.stdout, done
+
+
+# ---- the tools that read it
+
+
+NPM = ("@octokit/openapi@23.0.2", "@microsoft/sarif-multitool@5.7.0")
+
+
+@pytest.fixture(scope="session")
+def packages():
+    """GitHub's own description of its API and Microsoft's checker of SARIF, from npm, once."""
+    folder = os.environ.get("RELAY_TEST_EXPORT_TOOLS") or os.path.join(BASE, "export-tools")
+    modules = os.path.join(folder, "node_modules")
+    if not all(os.path.isdir(f"{modules}/{each.rpartition('@')[0]}") for each in NPM):
+        if not shutil.which("npm"):
+            pytest.skip("there is no npm, so neither GitHub's description nor Microsoft's checker")
+        os.makedirs(folder, exist_ok=True)
+        words = (
+            "npm",
+            "install",
+            "--loglevel=error",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+            folder,
+        )
+        done = subprocess.run([*words, *NPM], capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            pytest.skip(f"npm could not bring the packages: {done.stderr.strip()[-200:]}")
+    return modules
+
+
+@pytest.fixture(scope="session")
+def description(packages):
+    with open(f"{packages}/@octokit/openapi/generated/api.github.com.json") as file:
+        return json.load(file)
+
+
+@pytest.mark.hosts
+def test_the_real_gh_hands_the_review_to_what_github_describes(pull, description, tmp_path):
+    if not shutil.which("gh"):
+        pytest.skip("there is no gh (apt-get install gh)")
+    socket = tmp_path / "socket"
+    env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "GH_TOKEN": "none"}
+    env |= {"GH_CONFIG_DIR": str(tmp_path / "gh"), "NO_COLOR": "1"}
+
+    def gh(*words, stdin=""):
+        words = ["gh", *words]
+        return subprocess.run(
+            words, env=env, input=stdin, capture_output=True, text=True, timeout=60
+        )
+
+    assert gh("config", "set", "http_unix_socket", str(socket)).returncode == 0
+    review = pull.stage.ok("claude", "export", "--github").out
+    with GitHub(socket, description, pull.stage.project, "main") as github:
+        words = ("api", "repos/o/r/pulls/1/reviews", "--input", "-")
+        done = gh(*words, stdin=review)
+        assert done.returncode == 0 and json.loads(done.stdout) == {"id": 1}, done
+        assert github.taken == [json.loads(review)]
+        payload = json.loads(review)
+        payload["comments"][0]["line"] = 1
+        assert gh(*words, stdin=json.dumps(payload)).returncode != 0
+        assert gh(*words, stdin=json.dumps(payload | {"comments": [{"body": 1}]})).returncode != 0
+        assert len(github.refused) == 2, "the stand-in refuses what GitHub refuses"
+
+
+@pytest.mark.hosts
+def test_microsofts_checker_finds_no_error_in_the_sarif(pull, packages, tmp_path):
+    found = glob.glob(f"{packages}/@microsoft/sarif-multitool-*/Sarif.Multitool")
+    if not found:
+        pytest.skip("npm brought no checker for this system")
+    os.chmod(found[0], 0o755)
+    file, report = tmp_path / "review.sarif", tmp_path / "report.sarif"
+
+    def errors(text):
+        file.write_text(text)
+        words = (found[0], "validate", file, "--output", report, "--log", "ForceOverwrite")
+        rules = ("--rule-kind", "Sarif;Ghas", "--level", "Error;Warning", "--kind", "Fail")
+        env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+        env["DOTNET_SYSTEM_GLOBALIZATION_INVARIANT"] = "1"
+        done = subprocess.run(
+            [*words, *rules], env=env, capture_output=True, text=True, timeout=120
+        )
+        assert report.exists(), done
+        run = json.loads(report.read_text(encoding="utf-8-sig"))["runs"][0]
+        rows = [r["ruleId"] for r in run.get("results", ()) if r.get("level") == "error"]
+        for each in run["invocations"]:
+            notes = each.get("toolConfigurationNotifications", [])
+            notes += each.get("toolExecutionNotifications", [])
+            rows += [n["descriptor"]["id"] for n in notes if n.get("level") == "error"]
+        return sorted({*rows})
+
+    text = pull.stage.ok("claude", "export", "--sarif").out
+    assert errors(text) == []
+    document = json.loads(text)
+    del document["runs"][0]["results"][0]["locations"]
+    assert errors(json.dumps(document)), "it finds a result without a place"

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -243,12 +244,14 @@ def test_without_a_terminal_there_is_no_lasting_id_and_nothing_binds(stage):
     assert stage.snapshot() == before
 
 
-def in_a_terminal(stage, script, **env):
-    """What a shell script prints in a pseudo-terminal that is its own."""
+def in_a_terminal(stage, script, words=("sh", "-s"), **env):
+    """What a shell prints in a pseudo-terminal that is its own, and lasts."""
     pid, terminal = pty.fork()
     if not pid:
         os.chdir(stage.project)
-        os.execve("/bin/sh", ["sh", "-c", script], stage.env(None, RELAY=str(SCRIPT), **env))
+        path = stage.file(script, "script.sh")
+        words = ["sh", str(path)] if words == ("sh", "-s") else [*words, script]
+        os.execve("/bin/sh", words, stage.env(None, RELAY=str(SCRIPT), **env))
     printed = b""
     try:
         while chunk := os.read(terminal, 65536):
@@ -277,6 +280,105 @@ def test_a_custom_author_in_a_terminal_opens_a_pair_and_stays_bound_to_it(stage)
         stage, '"$RELAY" bootstrap --topic t --peer claude && "$RELAY" next', RELAY_AUTHOR="gemini"
     )
     assert "action: start" in told
+
+
+def test_a_terminal_made_for_one_command_gives_no_lasting_id(stage):
+    """As Gemini CLI starts each command: `bash -c COMMAND` leads a terminal of its own."""
+    whoami = '"$RELAY" whoami --json >one; true'
+    for words, env in (
+        (("sh", "-c"), {"RELAY_AUTHOR": "other"}),
+        (("sh", "-s"), {"RELAY_AUTHOR": "gemini", "GEMINI_CLI": "1"}),
+        (("sh", "-s"), {"OPENCODE": "1"}),
+    ):
+        in_a_terminal(stage, whoami, words, **env)
+        row = json.loads((stage.project / "one").read_text())
+        assert row["agent_session_id_source"] == "degraded", (words, env)
+
+
+@pytest.mark.parametrize(
+    "env, author",
+    [
+        ({"OPENCODE": "1"}, "opencode"),
+        ({"GEMINI_CLI": "1"}, "gemini"),
+        ({"OPENCODE": "1", "GEMINI_CLI": "1"}, None),
+        ({"GEMINI_CLI": "1", "RELAY_AUTHOR": "other"}, "other"),
+        ({"GEMINI_CLI": "1", "CLAUDE_CODE_SESSION_ID": "x"}, "claude"),
+        ({"OPENCODE": "1", "CODEX_THREAD_ID": "x"}, "codex"),
+    ],
+)
+def test_other_agents_are_known_by_their_variables_where_nothing_else_says_who_runs(
+    stage, env, author
+):
+    assert stage.run(None, "whoami", "--json", **env).json["author"] == author
+
+
+def test_an_agent_without_a_session_id_gets_the_lines_to_export_and_then_reviews(stage):
+    slug = stage.ok("claude", "bootstrap", "--topic", "t", "--peer", "gemini").out.split()[0]
+    stage.send("claude", "plan")
+    told = stage.process(None, "next", GEMINI_CLI="1", before=("setsid",))
+    line = told.out.rstrip().rpartition("next: ")[2]
+    found = re.fullmatch(
+        r"export RELAY_AUTHOR=gemini; export RELAY_AGENT_SESSION_ID=([0-9a-f]{16}); (\S+) next",
+        line,
+    )
+    assert found and found[2] == str(SCRIPT), told
+    shell = ("sh", "-c", line.replace("export RELAY_AUTHOR=gemini; ", ""))
+    done = subprocess.run(
+        shell,
+        cwd=stage.project,
+        env=stage.env(None, GEMINI_CLI="1"),
+        capture_output=True,
+        text=True,
+    )
+    assert "action: reply to 001 plan" in done.stdout and slug in done.stdout
+    env = {"RELAY_AUTHOR": "gemini", "RELAY_AGENT_SESSION_ID": found[1]}
+    text = stage.file("# R\n\n## Next\ngo\n", "r.md")
+    stage.ok(None, "send", "--kind", "note", "--file", text, **env)
+    assert "from gemini, " in stage.ok("claude", "next").out
+
+
+# ---------------------------------------------------------------- starting the other side
+
+
+def programs(stage, *names):
+    """A directory on the PATH with programs of these names; none is ever started."""
+    directory = stage.folder / "programs"
+    directory.mkdir(exist_ok=True)
+    for name in names:
+        (directory / name).write_text("#!/bin/sh\nexit 9\n")
+        (directory / name).chmod(0o755)
+    return {"PATH": f"{directory}:/usr/bin:/bin"}
+
+
+def test_the_line_that_starts_the_peer_is_printed_until_it_is_there(stage):
+    line = 'codex "use agent-relay: relay next"\n'
+    env = programs(stage, "codex")
+    assert line in stage.ok("claude", "bootstrap", "--topic", "t", **env).out
+    stage.send("claude", "plan", **env)
+    waiting = stage.ok("claude", "next", **env)
+    assert waiting.action == "wait" and line in waiting.out
+    assert "second terminal" not in stage.ok("claude", "next", PATH="/usr/bin:/bin").out
+    stage.ok("codex", "next")
+    assert "second terminal" not in stage.ok("claude", "next", **env).out
+    stage.ok("codex", "pair", "leave")
+    assert "second terminal" not in stage.ok("claude", "next", **env).out, "it was there"
+
+
+@pytest.mark.parametrize(
+    "peer, installed, line",
+    [
+        ("claude-2", "claude", 'claude "use agent-relay: relay pair join {} --as claude-2"'),
+        ("codex", "claude", "pair join {}"),
+        ("gemini", "gemini", "pair join {}"),
+    ],
+)
+def test_each_peer_is_started_by_its_own_program_or_joins_where_it_runs(
+    stage, peer, installed, line
+):
+    words = ("bootstrap", "--topic", "t", "--peer", peer)
+    printed = stage.ok("claude", *words, **programs(stage, installed)).out
+    assert line.format(printed.split()[0]) in printed
+    assert ("second terminal" in printed) == (peer == "claude-2")
 
 
 # ---------------------------------------------------------------- opening a pair

@@ -319,6 +319,20 @@ def test_a_pair_closed_on_both_sides_keeps_both_reasons_and_a_new_clone_has_it_a
 
 
 @slow
+def test_a_pair_that_was_forgotten_does_not_come_back_and_contents_of_files_do_not_travel(turn):
+    (turn.claude.project / "code.txt").write_text("changed\n")
+    turn.claude.send("claude", "fix")
+    assert list(turn.pairs[0].glob("*.pack"))
+    turn.rows("claude", "push")
+    assert not [row for row in turn.files(turn.ref + "claude") if "pack" in row[1]]
+    turn.codex.ok("codex", "forget", turn.slug, "--yes")
+    for way in ("pull", "push"):
+        done = turn.sync("codex", way)
+        assert done.code == 1 and "was forgotten here" in done.out, done
+        assert not turn.pairs[1].exists()
+
+
+@slow
 def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(turn):
     turn.codex.send("codex", "decision", "# Ship it?\n")
     key = RELAY.binding_key("claude", "another-session")

@@ -649,9 +649,11 @@ class Search:
         allowed = verdict != "approve" or o.may_approve(author, found, not_run)
         words = [kind, body, *(["--verdict", verdict] if verdict else []), *not_run]
         done = tried(self.stage, author, *words, RELAY_AUTO_ROUND_CAP="0")
-        if "relay continue" in done.err:  # The user is asked about what does not converge.
+        if re.search("relay (continue|next)$", done.err) and "\n  - " not in done.err and o.shown:
+            o.findings = before  # The user is asked about what does not converge.
+            self.look(author)
             self.stage.ok(author, "continue")
-            done = tried(self.stage, author, *words, RELAY_AUTO_ROUND_CAP="0")
+            return "the user was asked"
         assert (done.code == 0) is allowed, (self.story, allowed, done)
         if not allowed:
             o.findings = before

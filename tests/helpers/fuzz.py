@@ -294,6 +294,7 @@ LOOKS = (
     *("next", "next --json", "status", "status --json", "log", "log --json", "log --markdown"),
     *("log -p", "show", "verify", "findings", "pairs list", "pair show", "brief", "watch"),
     *("wait --timeout 0", "export --html -", "statusline", "whoami", "pairs list --json", "show 2"),
+    *("export --github", "export --sarif", "export --statement"),
 )
 LAID_OUT = (
     b'{\n\t"statusLine": {"type": "command", "command": "mine"},\n\t"hooks": {"SessionStart": '

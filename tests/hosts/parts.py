@@ -68,6 +68,9 @@ class Agent:
     def _file(self, sent):
         return f".shared/_relay/{self.host}-{sent + 1}.md"
 
+    def _sent_as(self, sent):
+        return f"{self.project}/{self._file(sent)}"
+
     def _write(self, text, sent):
         if self.host == "claude":
             return {
@@ -95,7 +98,17 @@ class Agent:
                 kind,
                 *reply,
                 "--file",
-                f"{self.project}/{self._file(sent)}",
+                self._sent_as(sent),
                 *flags,
             ]
         )
+
+
+class AsSkillSays(Agent):
+    """Writes each text into its own scratch file, and types it as SKILL.md has it."""
+
+    def _file(self, sent):
+        return f".shared/_relay/{self.host}.md"
+
+    def _sent_as(self, sent):
+        return self._file(sent)

@@ -7,6 +7,8 @@ import time
 import pytest
 
 from hosts.clients import until
+from hosts.parts import AsSkillSays
+from hosts.test_review import FINDINGS, FIX, GUARDED, PLAN, published_at
 
 pytestmark = pytest.mark.hosts
 
@@ -165,3 +167,68 @@ def test_a_new_thread_in_the_same_codex_moves_the_binding_by_the_command_it_is_t
         "action: wait for claude"
         in [turn.text for turn in scene.model.of("codex")[-1].turns if turn.kind == "result"][-1]
     )
+
+
+class Second(AsSkillSays):
+    """A second Claude Code, whose user wants it to be the other side."""
+
+    def _file(self, sent):
+        return ".shared/_relay/claude-2.md"
+
+    def _follow(self, shown, sent):
+        if "action: full" in shown:
+            assert re.search(r"(?m)^next: .* --as claude-2$", shown), shown
+            return re.findall(r"(?m)^next: (.*)$", shown)[-1]
+        if "you are claude-2:" in shown:
+            return f"{self.relay} next"
+        return super()._follow(shown, sent)
+
+
+def test_two_sessions_of_claude_code_review_each_other_and_each_is_woken_by_its_name(scene):
+    scene.relay("init")
+    scene.relay("hooks", "install", "--target", "claude")
+    (scene.project / "pay.py").write_text(GUARDED)
+    first = AsSkillSays(scene, "claude", [("plan", PLAN), ("fix", FIX)])
+    second = Second(scene, "claude", [("review", FINDINGS, "--verdict changes --not-run READ")])
+    one = scene.terminal(
+        "claude",
+        part=lambda turns: (second if "the second" in str(turns) else first)(turns),
+    )
+    one.see("❯")
+    one.ask("use agent-relay, you are the first")
+    two = scene.terminal("claude")
+    two.see("❯")
+    two.type("use agent-relay, you are the second")
+    until(
+        lambda: "003-claude-fix" in published_at(scene),
+        60,
+        "the fix of the first, woken by the second",
+    )
+    assert sorted(published_at(scene)) == [
+        "001-claude-plan",
+        "002-claude-2-review",
+        "003-claude-fix",
+    ]
+    trail = scene.shared / "_relay/hook-trail.log"
+    for name, stem in (("claude", "002-claude-2-review"), ("claude-2", "003-claude-fix")):
+        woke = rf"FileChanged {name}:\S+ woke for {stem}"
+        until(lambda woke=woke: re.search(woke, trail.read_text()), 30, woke)
+
+
+def test_codex_exec_in_an_untrusted_project_is_told_once_what_to_do(scene):
+    """There the ledger is read-only: nothing can be bound or sent."""
+    scene.relay("init")
+    scene.as_agent(
+        "claude", "bootstrap", "--topic", "t", session="11111111-1111-4111-8111-111111111111"
+    )
+    scene.codex_config(trusted=False)
+    relay, text = scene.relays["codex"], scene.file("# N\n\n## Next\ngo\n")
+    commands = [f"{relay} next", f"{relay} send --kind note --file {text}", {"say": "done"}]
+    scene.codex(part=commands)
+    told = [t.text for t in scene.model.of("codex")[-1].turns if t.kind == "result"]
+    assert len(told) == 2
+    for each in told:
+        assert f"{scene.shared} is read-only here" in each, each
+        assert "--sandbox workspace-write" in each and "bin/relay next" not in each, each
+    scene.codex("go", "--sandbox", "workspace-write", part=commands)
+    assert list(scene.shared.glob("2*/001-codex-note.ready")), "the way out works"

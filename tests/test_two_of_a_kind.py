@@ -1,0 +1,182 @@
+"""Two sessions of one vendor review each other: claude and claude-2, each under its own name, hooks and wakes too."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import dispositions, findings, sidecar
+
+ONE = {"CLAUDE_CODE_SESSION_ID": "first-session"}
+TWO = {"CLAUDE_CODE_SESSION_ID": "second-session"}
+
+
+def run(stage, session, *words, **env):
+    return stage.run(None, *words, **{**session, **env})
+
+
+def ok(stage, session, *words, **env):
+    done = run(stage, session, *words, **env)
+    assert done.code == 0, done
+    return done
+
+
+def refused(stage, session, *words, **env):
+    done = run(stage, session, *words, **env)
+    assert done.code == 2 and "hint: " in done.err, done
+    return done
+
+
+def send(stage, session, kind, text, *more, **env):
+    stage.sent += 1
+    path = stage.file(text, f"{kind}-{stage.sent}.md")
+    return ok(stage, session, "send", "--kind", kind, "--file", path, "--next", "go", *more, **env)
+
+
+def hook(stage, session, name, **told):
+    """One event of Claude Code in one of its sessions: exit code, JSON, wake."""
+    event = {"session_id": session["CLAUDE_CODE_SESSION_ID"], "hook_event_name": name, **told}
+    env = {"AI_AGENT": "claude-code_2-1-330_harness"}
+    done = stage.run(None, "hook", "claude", name, stdin=json.dumps(event).encode(), **env)
+    return done.code, json.loads(done.out) if done.out else None, done.err
+
+
+def changed(stage, session, path):
+    return hook(stage, session, "FileChanged", file_path=str(path), event="add")
+
+
+@pytest.fixture
+def slug(stage):
+    """A pair of the first session, in which codex was meant and never was."""
+    return ok(stage, ONE, "bootstrap", "--topic", "t").out.split()[0]
+
+
+def test_a_whole_review_between_two_sessions_of_one_vendor(stage, slug):
+    pair = stage.shared / slug
+    (stage.project / "pay.py").write_text("one\n")
+    hook(stage, ONE, "SessionStart", source="startup")
+    send(stage, ONE, "plan", "# Plan\n")
+    hook(stage, TWO, "SessionStart", source="startup", model="claude-opus-5-5")
+    offered = ok(stage, TWO, "next")
+    assert offered.action == "full" and offered.next == f"pair join {slug} --as claude-2"
+    ok(stage, TWO, *offered.next.split())
+    assert ok(stage, TWO, "whoami", "--json").json["author"] == "claude-2"
+    assert ok(stage, ONE, "whoami", "--json").json["author"] == "claude"
+    brief = hook(stage, TWO, "SessionStart", source="startup")[1]["hookSpecificOutput"]
+    assert "you are claude-2 " in brief["additionalContext"]
+    assert "001 plan by claude waits" in brief["additionalContext"]
+    code, _, wake = changed(stage, TWO, pair / "001-claude-plan.ready")
+    assert code == 2 and "001 plan by claude waits" in wake
+    assert changed(stage, ONE, pair / "001-claude-plan.ready")[0] == 0, "its own wakes nobody"
+    got = ok(stage, TWO, "next")
+    assert got.action == "reply" and "from claude, " in got.out
+    (stage.project / "pay.py").write_text("line\n" * 3)
+    ok(stage, TWO, "run", "--", "true")
+    send(
+        stage,
+        TWO,
+        "review",
+        findings("blocker pay.py:2 It divides by zero"),
+        "--verdict",
+        "changes",
+    )
+    assert (pair / "002-claude-2-review.ready").exists()
+    assert sidecar(pair, 2)["model"] == "claude-opus-5-5"
+    assert ok(stage, TWO, "next", "--json").json["woken"], "as its hook said before it had the name"
+    code, _, wake = changed(stage, ONE, pair / "002-claude-2-review.ready")
+    assert code == 2 and "002 review by claude-2 waits" in wake
+    assert changed(stage, TWO, pair / "002-claude-2-review.ready")[0] == 0
+    assert "from claude-2, " in ok(stage, ONE, "next").out
+    (stage.project / "pay.py").write_text("two\n" * 3)
+    send(stage, ONE, "fix", dispositions("2.1 fixed guarded"), "--touched", "pay.py")
+    blocked = hook(stage, TWO, "Stop", stop_hook_active=False)[1]
+    assert "003 fix by claude waits" in blocked["reason"]
+    ok(stage, TWO, "next")
+    ok(stage, TWO, "run", "--", "true")
+    accepted = dispositions("2.1 accepted it holds")
+    send(stage, TWO, "review", accepted, "--reply-to", "3", "--verdict", "approve")
+    assert sidecar(pair, 4)["verdict"] == "approve"
+    ok(stage, ONE, "next")
+    ok(stage, ONE, "close", "--outcome", "approve", "--reason", "done")
+    over = ok(stage, TWO, "next")
+    assert over.action == "over" and slug in over.out
+    assert ok(stage, TWO, "next").action == "bootstrap"
+    assert ok(stage, TWO, "whoami", "--json").json["author"] == "claude", (
+        "the name ends with the pair"
+    )
+    assert ok(stage, ONE, "next").action == "bootstrap"
+    assert ok(stage, ONE, "verify", slug).code == 0
+
+
+def test_a_pair_is_opened_for_two_sessions_of_one_vendor(stage):
+    opened = ok(stage, ONE, "bootstrap", "--topic", "t", "--peer", "claude-2")
+    slug = opened.out.split()[0]
+    session = json.loads((stage.shared / slug / "session.json").read_text())
+    assert session["participants"] == ["claude", "claude-2"]
+    assert f"pair join {slug} --as claude-2" in opened.out
+    assert ok(stage, TWO, "next").next == f"pair join {slug} --as claude-2"
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    assert ok(stage, TWO, "next").action == "wait"
+    third = ok(stage, {"CLAUDE_CODE_SESSION_ID": "third"}, "next")
+    assert third.action == "full" and "--take-over" in third.next, "both slots are held"
+
+
+def test_a_session_opens_a_pair_under_another_name(stage):
+    slug = ok(stage, TWO, "bootstrap", "--topic", "t", "--as", "claude-2").out.split()[0]
+    session = json.loads((stage.shared / slug / "session.json").read_text())
+    assert session["participants"] == ["claude-2", "codex"]
+    assert stage.ok("codex", "next").action == "wait"
+    send(stage, TWO, "plan", "# P\n")
+    assert "from claude-2, " in stage.ok("codex", "next").out
+
+
+def test_a_contradicting_relay_author_is_refused(stage, slug):
+    join = ("pair", "join", slug, "--as", "claude-2")
+    refused(stage, TWO, *join, RELAY_AUTHOR="codex")
+    ok(stage, TWO, *join, RELAY_AUTHOR="claude-2")
+    for wanted in ("claude", "codex", "claude-3"):
+        done = refused(stage, TWO, "next", RELAY_AUTHOR=wanted)
+        assert "unset RELAY_AUTHOR" in done.err
+    assert ok(stage, TWO, "next", RELAY_AUTHOR="claude-2").action == "wait"
+
+
+@pytest.mark.parametrize(
+    "name", ["codex", "codex-2", "gemini", "claudex", "claude-", "Claude-2", "../x"]
+)
+def test_another_name_is_one_of_the_same_host(stage, slug, name):
+    before = stage.snapshot(stage.shared)
+    refused(stage, TWO, "pair", "join", slug, "--as", name)
+    refused(stage, TWO, "bootstrap", "--topic", "t", "--force", "--as", name)
+    assert stage.snapshot(stage.shared) == before
+
+
+def test_one_session_is_never_both_sides(stage, slug):
+    """Else an agent could approve its own work."""
+    refused(stage, ONE, "pair", "join", slug, "--as", "claude-2")
+    send(stage, ONE, "plan", "# P\n")
+    ok(stage, ONE, "pair", "leave")
+    refused(stage, ONE, "pair", "join", slug, "--as", "claude-2")
+    assert ok(stage, ONE, "next").action == "wait"
+
+
+def test_a_slot_that_somebody_had_is_not_given_to_a_second_session(stage, slug):
+    stage.ok("codex", "next")
+    refused(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    assert "--take-over" in ok(stage, TWO, "next").next
+    stage.send("codex", "note")
+    stage.ok("codex", "pair", "leave")
+    refused(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+
+
+def test_the_name_follows_the_session_through_clear(stage, slug, relay, monkeypatch):
+    """/clear gives another id: the host's process is the same."""
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    path = next((stage.shared / "_relay/bindings").glob("claude-2-*.json"))
+    row = json.loads(path.read_text())
+    process = relay.Process(7, "start", "1", "boot")
+    path.write_text(json.dumps({**row, "host": process._asdict()}))
+    monkeypatch.setattr(relay, "host_process", lambda author: process)
+    cleared = {"CLAUDE_CODE_SESSION_ID": "after-clear"}
+    assert ok(stage, cleared, "next").action == "wait"
+    assert ok(stage, cleared, "whoami", "--json").json["author"] == "claude-2"
+    assert not path.exists() and len([*path.parent.glob("claude-2-*.json")]) == 1
