@@ -146,7 +146,10 @@ def test_no_hint_has_a_flag_that_its_command_does_not_take():
         try:
             RELAY.parse([FILLED.get(word, word) for word in shlex.split(line)])
         except RELAY.Refusal as problem:
-            assert "invalid choice: '1'" in problem.message or "{0}" in line, (line, problem.message)
+            assert "invalid choice: '1'" in problem.message or "{0}" in line, (
+                line,
+                problem.message,
+            )
 
 
 def test_a_bug_is_reported_as_one_with_its_own_exit_code(stage, relay, monkeypatch):
