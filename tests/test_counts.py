@@ -45,6 +45,7 @@ def story(stage, length):
     for count in range(length):
         author = ("claude", "codex")[count % 2]
         stage.ok(author, "next", RELAY_AUTO_ROUND_CAP="0")
+        stage.ok(author, "continue")
         stage.send(author, "note")
 
 
@@ -56,7 +57,7 @@ def test_a_look_reads_no_more_files_in_a_long_pair_than_in_a_short_one(stage, mo
     read = []
     for length in (4, 12):
         story(stage, length)
-        calls = counted(monkeypatch, RELAY, "read_with_status")
+        calls = counted(monkeypatch, RELAY, "read_with_stat")
         stage.run("codex", *words, RELAY_AUTO_ROUND_CAP="0")
         read.append(len(calls))
         stage.ok("claude", "close", "--reason", "done")
