@@ -334,6 +334,17 @@ def test_of_a_squashed_commit_and_the_one_before_it_a_shallow_clone_knows_enough
     assert review.differ("HEAD", "HEAD^1", cwd=shallow) == []
 
 
+def test_a_shallow_clone_may_not_see_the_nearest_place_where_the_commit_left_its_base(review):
+    upstream(review)
+    shallow, url = review.stage.folder / "shallow", f"file://{review.cloned}"
+    words = ("clone", "-q", "--depth", "2", "--no-single-branch", "--branch", "work")
+    review.stage.git(*words, url, shallow)
+    assert review.stage.git("merge-base", "HEAD", "origin/moved", cwd=shallow)
+    assert review.verify(onto="origin/moved", cwd=shallow).code == 2
+    review.stage.git("fetch", "-q", "--unshallow", cwd=shallow)
+    assert review.differ(onto="origin/moved", cwd=shallow) == []
+
+
 def test_two_places_where_the_commit_left_its_base_are_none(review):
     git = review.stage.git
     upstream(review)
@@ -669,6 +680,34 @@ def test_an_approval_that_is_damaged_or_not_borne_out_has_no_statement(stage):
     (pair / "002-codex-review.md").chmod(0o600)
     (pair / "002-codex-review.md").write_text("else\n")
     assert "damaged" in stage.refused("claude", "export", "--statement").err
+
+
+def test_an_approval_with_an_override_and_a_base_that_moved_has_a_statement_that_says_so(stage):
+    before(stage)
+    commit(stage, "base")
+    stage.git("checkout", "-q", "-b", "work")
+    stage.ok("claude", "bootstrap", "--topic", "demo", "--base", "main")
+    stage.ok("codex", "next")
+    write(stage, "new.py", "new\n")
+    write(stage, "long.py", numbered((20,)))
+    commit(stage)
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.git("checkout", "-q", "main")
+    write(stage, "upstream.py", "upstream\n")
+    commit(stage, "upstream")
+    stage.git("rebase", "-q", "main", "work")
+    write(stage, "long.py", numbered((20, 21)))
+    commit(stage)
+    more = ("--verdict", "approve", "--accept-moved", "long.py", "--reason", "a comment")
+    stage.send("codex", "review", "# Fine\n", "close it", *more, "--not-run", "docs only")
+    statement = stage.ok("claude", "export", "--statement").json
+    assert len(statement["predicate"]["overrides"]) == 2
+    assert schema_problems(statement, SCHEMA, SCHEMA) == []
+    assert [f["path"] for f in statement["predicate"]["files"]] == ["long.py", "new.py"]
+    file = stage.file(json.dumps(statement), "statement.json")
+    words = ("verify", "--statement", file, "--commit", "work", "--onto", "main")
+    assert stage.run(None, *words).code == 0
 
 
 def test_no_approval_no_statement(stage):

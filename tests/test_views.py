@@ -109,12 +109,14 @@ def at_terminal(stage, *words, columns=80, **more):
 def test_status_says_whose_move_it_is_and_what_to_type(stage, asked):
     lines = stage.ok(None, "status").out.rstrip("\n").split("\n")
     assert lines[1].startswith("  claude's move: reply to 002 review (changes)")
-    assert "  002 review not seen; claude is there" in lines
-    assert "  open: 1 blocker, 1 major, 1 nit; relay findings" in lines
+    assert "  claude:       is there, has not seen 002 review" in lines
+    assert "  findings:     1 blocker, 1 major, 1 nit open (relay findings)" in lines
     assert "  working tree: unchanged since 002 (1 file)" in lines
     assert lines[-1].startswith("in claude's terminal: /") and lines[-1].endswith("/relay next")
     done = stage.ok("claude", "status")
     assert "  your move: reply to 002 review" in done.out and done.next == "next"
+    done = stage.ok("codex", "status")
+    assert "next: " not in done.out, "it would only say what status says: wait"
 
 
 def test_status_says_for_how_long_a_move_has_been_waiting(stage, asked, monkeypatch):
@@ -383,7 +385,7 @@ def test_an_artifact_says_what_changed_since_the_change_set_before(stage, review
         ("003-claude-fix", []),
     ]
     out = stage.ok("claude", "log").out
-    assert out.count("      change set ") == 2, "only where it changed"
+    assert out.count("      change set: ") == 2, "only where it changed"
     assert "changed since 002: pay.py" in out
 
 
@@ -397,7 +399,8 @@ def test_a_finding_is_told_once_with_its_whole_fate(stage, reviewed):
     assert [(f["id"], f["state"]) for f in raised] == [("2.1", "accepted"), ("2.2", "accepted")]
     out = stage.ok("claude", "log").out
     assert out.count("Divides by zero") == 1
-    assert '2.1 blocker pay.py:1 "Divides by zero" [accepted]' in out
+    assert 'Resolved  2.1 blocker pay.py:1 "Divides by zero"' in out
+    assert 'fixed in 003: "a guard"; accepted in 004' in out
 
 
 def test_a_run_says_if_it_counts(stage, reviewed):
@@ -415,7 +418,7 @@ def test_an_approval_says_why_it_was_allowed(stage, reviewed):
 def test_an_approval_that_the_record_does_not_bear_out_is_named(stage, reviewed):
     reseal(reviewed, "004-codex-review", lambda sidecar: sidecar | {"evidence": []})
     assert [why["holds"] for why in story_in(stage)["artifacts"][3]["allowed"]] == [False]
-    assert "NOT BORNE OUT: " in stage.ok("claude", "log").out
+    assert "NOT SUPPORTED BY THE RECORD: " in stage.ok("claude", "log").out
 
 
 def test_what_a_close_overrode_is_told(stage, reviewed):
@@ -426,8 +429,9 @@ def test_what_a_close_overrode_is_told(stage, reviewed):
     assert any("pay.py" in row["what"] and row["by"] == "claude" for row in story["overrides"])
     out = stage.ok("claude", "log", "--markdown").out
     assert "overridden by claude: " in out
-    assert 'outcome "approve", reason "urgent"; forced against unmet conditions' in out
-    assert "approved in" not in out
+    outcome = out.partition("### Findings")[0].lower()
+    assert "forced against unmet conditions" in outcome and 'reason: "urgent"' in outcome
+    assert "approved in" not in outcome
 
 
 def test_each_artifact_is_read_once_however_much_is_told_of_it(stage, reviewed, monkeypatch):
@@ -496,14 +500,14 @@ def test_the_markdown_has_findings_runs_verdict_and_how_to_check(stage, reviewed
     out = stage.ok("claude", "log", "--markdown").out
     assert f"`relay verify --pair-id {reviewed.name}` checks this record" in out
     for line in (
-        '- 2.1 blocker pay.py:1 "Divides by zero" \\[accepted\\]\n  - fixed in 003: "a guard"\n',
-        'approve of 003: "Answer"',
+        '- Resolved 2.1 blocker pay.py:1 "Divides by zero"\n  - fixed in 003: "a guard"; accepted',
+        'approve: "Answer" (answers 003)',
         ': "false"',
         "  - allowed: every blocker and major is settled",
     ):
         assert line in out, line
     assert re.search(
-        r"change set [0-9a-f]{12}, 1 file against [0-9a-f]{12}; changed since 002", out
+        r"change set: 1 file against [0-9a-f]{12}, [0-9a-f]{12}; changed since 002", out
     )
     headings = re.findall(r"(?m)^#+ (.*?)(?:,.*)?$", out)
     assert headings[1:] == ["Outcome", "Findings", "Round 1", "Round 2"]
