@@ -689,7 +689,7 @@ def test_killed_at_any_call_and_run_again_it_is_done_once_and_leaves_no_litter(
 
 # ---- errors of the disk
 
-ERRORS = {"ENOSPC": "make room", "EDQUOT": "make room", "EROFS": "let the sandbox write"}
+ERRORS = {"ENOSPC": "make room", "EDQUOT": "make room", "EROFS": "writable_roots"}
 CALLS = ("write", "openat", "fsync", "mkdir", "rename", "link")
 
 
