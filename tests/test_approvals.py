@@ -295,12 +295,12 @@ def test_a_command_that_was_not_found_says_nothing(stage, asked, code):
 def test_a_reproduction_is_to_fail(stage, asked):
     assert stage.run("codex", "run", "--expect-fail", "--", "true").code == 0
     ran(stage, "sh", "-c", ":")
-    refused_for(approve(stage), "exited with 0, and was to fail")
+    refused_for(approve(stage), "exited with 0 but was expected to fail")
     ran(stage, "true")
     done = stage.run("codex", "run", "--expect-fail", "--", "false")
-    assert done.code == 1 and "as it was to" in done.err
+    assert done.code == 1 and "as expected" in done.err
     assert approve(stage).code == 0
-    assert "it was to fail" in stage.ok("claude", "next").out
+    assert "expected to fail" in stage.ok("claude", "next").out
 
 
 def test_a_reproduction_alone_proves_nothing(stage, asked):
@@ -326,7 +326,7 @@ def test_what_a_run_creates_does_not_void_it_and_what_it_changes_does(stage, ask
 
 def test_a_run_that_changed_a_reviewed_file_proves_nothing(stage, asked):
     done = ran(stage, "sh", "-c", "echo x >>new.py")
-    assert "proves nothing: new.py" in done.err
+    assert "does not count: new.py" in done.err
     write(stage, "new.py", "new\n")
     refused_for(approve(stage), "changed the working tree (new.py)")
 
@@ -401,7 +401,7 @@ def test_accepting_what_did_not_move_or_without_a_reason_is_refused(stage, asked
 def test_untracked_new_files_pass_and_are_named_while_they_stay_untracked(stage):
     asked = _asked(stage)
     write(stage, "extra.py", "extra\n")
-    assert "new beside them: 1 (extra.py)" in stage.ok("codex", "next", "--pair-id", asked.name).out
+    assert "new files: 1 (extra.py)" in stage.ok("codex", "next", "--pair-id", asked.name).out
     approved(stage)
     stage.git("add", "extra.py")
     assert any("extra.py" in why for why, _ in unmet(close(stage)))
@@ -646,7 +646,7 @@ def test_a_worktree_that_is_gone_cannot_be_approved(stage):
 
 def test_next_prints_what_an_approve_lacks(stage, asked):
     out = stage.ok("codex", "next", "--pair-id", asked.name).out
-    assert "an approve lacks:\n  nothing was run on this change set: relay run -- COMMAND" in out
+    assert "approve still lacks:\n  nothing was run on this change set: relay run -- COMMAND" in out
     ran(stage, "true")
     out = stage.ok("codex", "next", "--pair-id", asked.name).out
     assert "VERDICT is approve or changes\n" in out
@@ -907,9 +907,9 @@ def test_hostile_object_planted_in_the_place_of_the_base(stage, asked, name):
     done = approve(stage, *NOT_RUN)
     whys = " ".join(why for why, _ in unmet(done))
     if name == ":lib":
-        assert "lib/util.py" not in whys and "not what their names say" in whys
+        assert "lib/util.py" not in whys and "do not match their names" in whys
     else:
-        assert "cannot be compared" in whys or "not what their names say" in whys
+        assert "cannot be compared" in whys or "do not match their names" in whys
 
 
 @pytest.mark.parametrize("how", ["filter", "eol", "ident", "encoding"])
@@ -1109,7 +1109,7 @@ def test_hostile_list_of_files_that_is_not_that_of_the_digest(stage, asked):
         asked, "003-claude-fix", lambda row: row | {"changeset": row["changeset"] | {"files": same}}
     )
     stage.ok("codex", "next")
-    refused_for(approve(stage, *NOT_RUN), "do not make its digest")
+    refused_for(approve(stage, *NOT_RUN), "do not match its digest")
 
 
 def test_hostile_sidecar_that_carries_a_finding_as_settled(stage, asked):

@@ -132,7 +132,7 @@ def test_output_is_seen_before_the_command_ends_and_input_reaches_it(stage):
     assert the_record(stage).get("code") is None
     out, err = child.communicate(b"hello\n", timeout=10)
     assert (child.returncode, out) == (5, b"got hello\n")
-    assert err.startswith(b"relay: run 1 kept: exit 5")
+    assert err.startswith(b"relay: run 1 recorded: exit 5")
     assert sorted(the_record(stage)["tail"].split()) == ["got", "hello", "one", "two"]
 
 
@@ -145,7 +145,7 @@ def test_the_two_streams_are_kept_apart_and_nothing_of_relays_is_on_the_first(st
         "import sys; sys.stdout.write('o' * 300000); sys.stderr.write('e' * 300000)",
     ).communicate(timeout=20)
     assert out == b"o" * 300000
-    assert err.startswith(b"e" * 300000 + b"relay: run 1 kept") and err.count(b"\n") == 1
+    assert err.startswith(b"e" * 300000 + b"relay: run 1 recorded") and err.count(b"\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ def test_a_run_counts_only_on_the_tree_it_ran_on(stage):
 def test_a_run_that_changes_the_tree_proves_nothing_and_is_told_so(stage):
     changed(stage)
     done = stage.run("codex", "run", "--", "sh", "-c", "echo more >>work.py")
-    assert "it changed the working tree and proves nothing: work.py" in done.err
+    assert "it changed the working tree, so it does not count: work.py" in done.err
     (stage.project / "work.py").write_text("work\n")
     assert "run 1" in approve(stage).err
     stage.ok("codex", "run", "--", "true")
@@ -655,11 +655,11 @@ def test_a_killed_run_stays_unfinished_is_carried_and_proves_nothing(stage):
     path = changed(stage)
     killed_run(stage)
     assert "code" not in the_record(stage)
-    assert "run 1 did not come to its end" in approve(stage).err
+    assert "run 1 did not finish" in approve(stage).err
     assert approve(stage, "--not-run", "it was killed").code == 0
     (row,) = sidecar(path, 2)["evidence"]
     assert row["argv"][0] == "sh" and "code" not in row and "owner" not in row
-    assert records(stage) == [] and "did not end" in stage.ok("claude", "log").out
+    assert records(stage) == [] and "did not finish" in stage.ok("claude", "log").out
 
 
 def test_a_run_that_goes_on_is_not_carried_before_it_ends(stage):
@@ -746,7 +746,7 @@ def test_without_git_a_killed_run_proves_nothing_either(stage):
     shutil.rmtree(stage.project / ".git")
     asked(stage)
     killed_run(stage)
-    assert "run 1 did not come to its end" in approve(stage).err
+    assert "run 1 did not finish" in approve(stage).err
 
 
 def test_where_both_streams_are_one_the_order_of_what_was_printed_is_kept(stage):

@@ -151,7 +151,7 @@ def test_a_review_all_of_whose_findings_are_settled_says_where_they_are(stage, r
     stage.send("claude", "fix", dispositions("2.1 fixed so"))
     reviewed(dispositions("2.1 accepted"))
     told = stage.ok("codex", "findings")
-    assert told.out == "none open; 1 settled: relay findings --all\n"
+    assert told.out == "none open; 1 resolved: relay findings --all\n"
     assert stage.ok("codex", "findings", "--json").json["settled"] == 1
 
 
@@ -332,7 +332,7 @@ def test_a_standard_input_has_line_numbers_too(stage):
         "x",
         stdin=findings("bad").encode(),
     )
-    assert told.code == 2 and "-, line 4: 'bad' is no severity" in told.err
+    assert told.code == 2 and "-, line 4: 'bad' is not a severity" in told.err
 
 
 @pytest.mark.parametrize("cwd", ["project", "draft"])
@@ -501,8 +501,8 @@ def test_leaving_a_grave_finding_is_the_users_to_say(stage):
     )
     assert told.code == 2 and lines_of(told) == [4, 5]
     assert (
-        "a blocker is the user's to leave" in told.err
-        and "a major is the user's to leave" in told.err
+        "a blocker can be left only by the user" in told.err
+        and "a major can be left only by the user" in told.err
     )
     stage.ok("claude", "continue")
     stage.send("claude", "fix", dispositions("2.1 wontfix too dear"))
@@ -728,7 +728,7 @@ def test_three_reviews_without_fewer_open_blockers_are_for_the_user(stage):
         stage.send("claude", "fix", dispositions(f"{2 * n}.1 fixed so"))
         stage.send("codex", "review", findings(f"blocker - {n}"))
     told = stage.ok("claude", "next", RELAY_AUTO_ROUND_CAP="0")
-    assert told.action == "ask_user" and "3 reviews, and no fewer open blockers (1)" in told.out
+    assert told.action == "ask_user" and "3 reviews without fewer open blockers (1)" in told.out
     stage.ok("claude", "continue")
     assert stage.ok("claude", "next", RELAY_AUTO_ROUND_CAP="0").action == "reply"
 

@@ -102,7 +102,7 @@ WRITERS = (
 
 @pytest.mark.parametrize(
     "env, hint",
-    [({}, "RELAY_AUTHOR=<name>"), (BOTH, "RELAY_AUTHOR=claude (or codex)")],
+    [({}, "RELAY_AUTHOR=NAME"), (BOTH, "RELAY_AUTHOR=claude")],
     ids=["none", "both"],
 )
 def test_nothing_is_written_where_nobody_is_known_to_ask(stage, monkeypatch, relay, env, hint):

@@ -201,7 +201,7 @@ def test_the_page_tells_the_whole_review(stage):
         "allowed: the working tree was that of 003",
         "changed since 002: pay.py",
         "the user decided to continue",
-        "all proven",
+        "all verified",
         "here (http://x.example/)",
         "sha256sum -c",
     ):
@@ -245,7 +245,7 @@ def test_a_damaged_artifact_is_named_and_none_of_its_bytes_are_shown(stage):
     path.write_text(path.read_text() + "smuggled words\n")
     html, tree = exported(stage, code=1)
     assert "smuggled" not in html and "Do &lt;it&gt;" not in html
-    assert "001 claude plan DAMAGED: " in tree.words and "all proven" not in tree.text
+    assert "001 claude plan DAMAGED: " in tree.words and "all verified" not in tree.text
     (pair / "004-codex-review.ready").unlink()
     assert "LOST: 004-codex-review" in exported(stage, code=1)[1].text
 

@@ -213,7 +213,7 @@ def test_a_worktree_whose_repository_is_gone_is_refused(stage, elsewhere):
     linked = elsewhere / "linked"
     stage.git("worktree", "add", "-q", linked)
     stage.project.rename(stage.folder / "moved")
-    refused(stage, linked, says="which is not there")
+    refused(stage, linked, says="which does not exist")
 
 
 def test_a_lost_worktree_inside_another_project_does_not_write_into_that_one(stage, elsewhere):

@@ -145,7 +145,7 @@ def test_an_unreachable_host_is_named(machines):
     machines.settings = {"RSYNC_RSH": machines.sshd.shell + " -p 1"}
     refused(machines, "cannot be reached", "start sshd there")
     machines.settings = {"RELAY_REMOTE_SSH": "no-such-host.invalid"}
-    refused(machines, "is no host that can be found", "mend RELAY_REMOTE_SSH")
+    refused(machines, "is no host that can be found", "correct RELAY_REMOTE_SSH")
 
 
 def set_client(sshd, *lines):
@@ -175,10 +175,10 @@ def test_ssh_settings_for_people_do_not_get_in_the_way(machines, sshd):
 @pytest.mark.parametrize(
     ("line", "sentence", "hint"),
     [
-        ("NoSuchOption yes", "ssh rejects its own settings", "mend what this names"),
-        ("ConnectTimeout soon", "ssh rejects its own settings", "mend what this names"),
+        ("NoSuchOption yes", "ssh rejects its own settings", "correct what this names"),
+        ("ConnectTimeout soon", "ssh rejects its own settings", "correct what this names"),
         ("ProxyCommand false", "is cut off at once", "try: ssh -v far true"),
-        ("StdinNull yes", "have a StdinNull", "mend ~/.ssh/config"),
+        ("StdinNull yes", "have a StdinNull", "correct ~/.ssh/config"),
     ],
 )
 def test_ssh_settings_that_cannot_work_are_named(machines, sshd, line, sentence, hint):

@@ -698,6 +698,6 @@ def test_the_command_for_a_draft_that_cannot_be_read_mends_it(stage, made):
     told = stage.ok("claude", "next")
     assert told.action == "finish" and "missing" in told.out
     done = stage.run("claude", "publish", path)
-    assert done.code == 2 and "line" in done.err and "mend" in done.err
+    assert done.code == 2 and "line" in done.err and "correct that" in done.err
     path.write_text(mended)
     assert told.next == f"publish {path}" and pasted(stage, "claude", told).code == 0

@@ -106,7 +106,7 @@ def test_a_finding_that_the_approver_has_not_answered_is_in_its_way_too(stage):
 def test_nothing_was_shown_that_a_review_could_approve(stage):
     built(stage, ask=False)
     assert unmet(approve(stage, "--not-run", "x")) == [
-        "no artifact of the peer's was shown to you that this could approve"
+        "you have received nothing from the peer that this could approve"
     ]
     assert approve(stage, "--not-run", "x", "--reply-to", "1").code == 0
 

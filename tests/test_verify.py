@@ -393,7 +393,7 @@ def test_files_that_do_not_make_the_digest(stage):
         document["changeset"]["files"] = {"other.py": "100644 " + "0" * 40}
 
     forge(path, LAST, fewer)
-    named(stage, LAST, "the files of its change set do not make its digest")
+    named(stage, LAST, "the files of its change set do not match its digest")
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,8 @@ def test_status_lists_several_pairs_the_most_urgent_first(stage):
 
 
 def test_without_a_pair_status_is_refused_and_says_how_to_begin(stage):
-    assert "bootstrap --topic TOPIC" in stage.refused(None, "status").err
+    assert "bootstrap --topic TOPIC" in stage.refused("claude", "status").err
+    assert "relay demo" in stage.refused(None, "status").err, "a person opens no pair"
     assert stage.ok("claude", "status", "--require-binding", "--json").json["session"] is None
 
 
