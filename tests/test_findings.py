@@ -789,6 +789,8 @@ class History:
             dice.choice(("claude", "codex")),
             dice.choice(("review", "review", "fix", "note")),
         )
+        stage.run(author, "next")
+        stage.run(author, "continue")  # The user is not asked about rounds here.
         way = dice.random()
         if way < 0.15 and len(self.drafts) < 2:
             self.drafts.append((author, stage.ok(author, "claim", "--kind", kind).out.strip()))
@@ -835,13 +837,14 @@ def model(path):
     return {key: state for key, (_, state) in told.items()}
 
 
-def same(fold, whole):
-    assert fold.unsettled == whole.unsettled
-    assert fold.rounds == whole.rounds
+def same(carried, whole):
+    assert carried.unsettled == whole.unsettled
+    assert carried.rounds == whole.rounds
     settled, all_settled = (
-        [f for f in each.findings if f.state in ("accepted", "withdrawn")] for each in (fold, whole)
+        [f for f in each.findings if f.state in ("accepted", "withdrawn")]
+        for each in (carried, whole)
     )
-    assert len(settled) + fold.more_settled == len(all_settled) + whole.more_settled
+    assert len(settled) + carried.more_settled == len(all_settled) + whole.more_settled
     assert set(settled) <= set(all_settled)
 
 

@@ -358,6 +358,10 @@ def test_the_line_that_starts_the_peer_is_printed_until_it_is_there(stage):
     waiting = stage.ok("claude", "next", **env)
     assert waiting.action == "wait" and line in waiting.out
     assert "second terminal" not in stage.ok("claude", "next", PATH="/usr/bin:/bin").out
+    far = {**env, "RELAY_SYNC": "rsync"}
+    assert "second terminal" not in stage.ok("claude", "next", **far).out, (
+        "it is on another machine"
+    )
     stage.ok("codex", "next")
     assert "second terminal" not in stage.ok("claude", "next", **env).out
     stage.ok("codex", "pair", "leave")

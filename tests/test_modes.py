@@ -148,6 +148,7 @@ def test_no_command_writes_outside_the_ledger_and_the_folder_of_issues(stage, re
     sub.mkdir()
     scratch.mkdir()
     text = stage.file("# Text\n\n## Next\nLook.\n")
+    stage.link_skill()
     slug = stage.open_pair().name
     before = outside(stage)
     done = []
@@ -193,6 +194,9 @@ def test_no_command_writes_outside_the_ledger_and_the_folder_of_issues(stage, re
         f"pairs restore {slug}",
         "bootstrap --topic u",
         "doctor --fix",
+        "restore",
+        "pairs prune --older-than 30d",
+        f"forget {slug} --yes",
         "demo",
     ):
         step(line)
@@ -209,7 +213,7 @@ def test_no_command_writes_outside_the_ledger_and_the_folder_of_issues(stage, re
 
 def outside(stage):
     """The whole stage but for the ledger and the issues; a folder counts by its mode, for it holds those two."""
-    ours = str(stage.shared), str(stage.home / ".agent-ledger")
+    ours = str(stage.shared), str(stage.home / ".agent-ledger"), str(stage.project / ".git/relay")
     found = stage.snapshot().items()
     return {
         path: (held[0], held[2])

@@ -209,17 +209,17 @@ def test_a_publisher_that_comes_late_changes_nothing_that_was_published(stage, m
     stage.open_pair()
     file = stage.file("# Note\n")
     words = ["send", "--kind", "note", "--file", file, "--next", "read it"]
-    real, before = RELAY.tree_row_for_sidecar, {}
+    real, before = RELAY.tree_now, {}
 
-    def overtaken(*given):
-        monkeypatch.setattr(RELAY, "tree_row_for_sidecar", real)
-        row = real(*given)
+    def overtaken(*given, **more):
+        monkeypatch.setattr(RELAY, "tree_now", real)
+        row = real(*given, **more)
         assert stage.process("claude", *words).code == 0
         assert stage.ok("codex", "next").action == "reply"
         before.update({path.name: path.read_bytes() for path in stage.shared.rglob("001-*")})
         return row
 
-    monkeypatch.setattr(RELAY, "tree_row_for_sidecar", overtaken)
+    monkeypatch.setattr(RELAY, "tree_now", overtaken)
     assert stage.ok("claude", *words, "--json").json["already"]
     assert len(before) == 4
     assert {path.name: path.read_bytes() for path in stage.shared.rglob("001-*")} == before

@@ -412,7 +412,7 @@ def test_a_ledger_that_cannot_be_written_is_read_all_the_same(stage, words, code
         stage, "codex", SCRIPT, *(file if word == "FILE" else word for word in words.split())
     )
     assert done.returncode == code, done
-    assert code < 2 or "hint: allow this sandbox to write" in done.stderr
+    assert code < 2 or "hint: stop and tell your user" in done.stderr
 
 
 def test_preflight_answers_in_json_over_a_read_only_ledger(stage):

@@ -167,6 +167,7 @@ def wakes_of(scene, host):
 def test_a_session_that_opened_before_the_ledger_holds_a_wait_and_is_woken_by_its_end(scene):
     """Claude Code watches what was there when its session began. Else the background wait wakes it, and only that."""
     scene.relay("hooks", "install", "--target", "claude")
+    (scene.project / "pay.py").write_text(CODE)
     scene.model.parts["claude"] = Agent(
         scene, "claude", [("plan", PLAN), ("note", "# Note\n\nI see.\n\n## Next\nGo on.\n")]
     )
