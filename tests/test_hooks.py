@@ -653,7 +653,7 @@ def test_a_publish_nudges_an_idle_codex_where_the_user_has_switched_that_on(stag
         in stage.ok("codex", "send", "--kind", "review", "--file", answer, CODEX_THREAD_ID=UUID).out
     )
     stage.ok(None, "hooks", "uninstall", "--target", "codex")
-    assert not (stage.shared / "_relay/hook-state/nudge-codex").exists()
+    assert not list(stage.home.rglob("nudge-*"))
 
 
 @pytest.mark.parametrize(
