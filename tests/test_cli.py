@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from conftest import RELAY, ROOT, SCRIPT
 SHOWN = [command for command in RELAY.COMMANDS if command.purpose]
 WORDS = [command.words for command in SHOWN]
 PATHS = re.compile(r"/\S+")
+FILLED = {"KIND": "note", "N": "1", "VERDICT": "approve", "SECONDS": "5"}
 
 
 # ---- help
@@ -119,6 +121,35 @@ def test_an_error_is_one_sentence_and_a_hint_on_stderr(stage, words):
 def test_hints_carry_the_path_by_which_relay_was_typed(stage):
     hint = stage.refused("claude", "sned").err.split("hint: ")[1]
     assert hint.startswith(f"{SCRIPT} help send")
+
+
+def printed_commands():
+    """Every string of the script that begins as a command of relay's; what is filled in is 1."""
+    tree = ast.parse(SCRIPT.read_text())
+    parts = {id(v) for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) for v in n.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            words = [v.value if isinstance(v, ast.Constant) else "1" for v in node.values]
+            text = "".join(map(str, words))
+        elif isinstance(node, ast.Constant) and id(node) not in parts:
+            text = str(node.value)
+        else:
+            continue
+        yield from re.findall(r"(?:^|hint: |: )relay ([a-z]+ [-a-z].*)$", text)
+
+
+def test_no_hint_has_a_flag_that_its_command_does_not_take():
+    firsts = {command.words.split()[0] for command in RELAY.COMMANDS}
+    typed = {line for line in printed_commands() if line.split()[0] in firsts}
+    assert len(typed) > 60
+    for line in typed:
+        try:
+            RELAY.parse([FILLED.get(word, word) for word in shlex.split(line)])
+        except RELAY.Refusal as problem:
+            assert "invalid choice: '1'" in problem.message or "{0}" in line, (
+                line,
+                problem.message,
+            )
 
 
 def test_a_bug_is_reported_as_one_with_its_own_exit_code(stage, relay, monkeypatch):

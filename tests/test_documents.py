@@ -108,6 +108,13 @@ def test_the_skill_says_what_to_do_for_every_action(relay):
     assert sorted(rows) == sorted(relay.ACTION_CODES)
 
 
+@pytest.mark.parametrize("path", [SKILL, PROTOCOL, ROOT / "docs/concepts.md"], ids=lambda p: p.name)
+def test_the_documents_list_every_kind_severity_and_verb(relay, path):
+    text = path.read_text()
+    words = {*relay.KINDS, *relay.SEVERITIES, *relay.ANSWERS, *relay.RULINGS, *relay.VERDICTS}
+    assert {word for word in words if not re.search(rf"\b{word}\b", text)} == set()
+
+
 def test_the_exit_codes_in_the_readme_are_the_programs(relay):
     section = TOP[0].read_text().partition("## Exit codes\n")[2]
     listed = {int(code) for code in re.findall(r"`(\d+)` ", section)}

@@ -683,6 +683,19 @@ def test_reopened_with_evidence_a_finding_keeps_its_number_and_counts(stage):
 # ---- shown
 
 
+def test_every_severity_is_recorded_listed_and_exported(stage):
+    stage.open_pair()
+    block = "\n".join(
+        ["# Review", "", "```findings", *(f"{s} - Text of {s}" for s in RELAY.SEVERITIES)]
+    )
+    stage.send("claude", "review", f"{block}\n```\n")
+    assert [
+        row["severity"] for row in stage.ok("claude", "findings", "--json").json["findings"]
+    ] == [*RELAY.SEVERITIES]
+    told = stage.ok("claude", "export", "--sarif").out
+    assert all(f"Text of {severity}" in told for severity in RELAY.SEVERITIES)
+
+
 def test_findings_lists_what_is_unsettled_unanswered_or_all(stage):
     in_every_state(stage)
     assert list(states(stage, "--pair-id", next(stage.shared.glob("2*")).name).values()) == [

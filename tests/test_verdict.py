@@ -224,7 +224,7 @@ def test_the_same_bytes_committed_still_count(stage):
 def test_an_approval_of_ones_own_does_not_close(stage):
     approved(stage)
     assert unmet(close(stage, author="codex")) == [
-        "the only verdict is your own; it is claude's to close on it, or for claude to review"
+        "the only verdict is your own; claude can close on it, or review"
     ]
 
 

@@ -142,8 +142,8 @@ def test_on_a_terminal_a_question_to_the_user_is_quoted(stage):
     stage.open_pair()
     stage.send("claude", "plan", "# P\n", "go on\n@user: ship it \u202e today?")
     out = on_screen(stage, 80, "status")
-    assert "YOUR MOVE: the prompt asks the user" in out
-    assert 'claude asks in 001: "ship it \\u202e today?"' in out
+    assert "YOUR MOVE: claude asks you in 001" in out
+    assert '    "ship it \\u202e today?"' in out
     assert "/relay show 1\n" in out and "relay continue" in out.replace("\n  ", " ")
     plain = stage.ok("codex", "status").out
     assert "your user's move" in plain and "ship it" not in plain
