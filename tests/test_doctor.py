@@ -239,4 +239,4 @@ def test_relay_is_compiled_for_the_python_of_the_login_shell_and_doctor_names_a_
     compiled()[0].write_bytes(whole[:8] + bytes(8) + whole[16:])
     assert "login shell" in cold()[1], "it is of another state of the script"
     stage.ok("claude", "hooks", "install", "--target", "both", **env)
-    assert compiled()[0].read_bytes() == whole and cold() == []
+    assert compiled()[0].read_bytes()[:16] == whole[:16] and cold() == []
