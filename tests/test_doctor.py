@@ -220,7 +220,7 @@ def test_relay_is_compiled_for_the_python_of_the_login_shell_and_doctor_names_a_
     (programs / "codex").chmod(0o755)
     (python / "python3").symlink_to(sys.executable)
     (stage.home / ".bash_profile").write_text(f"PATH={python}:/usr/bin:/bin\n")
-    env = {"PATH": f"{programs}:{os.environ['PATH']}", "XDG_CACHE_HOME": None}
+    env = {"PATH": f"{programs}:{python}:{os.environ['PATH']}", "XDG_CACHE_HOME": None}
     stage.ok("claude", "bootstrap", "--topic", "t", **env)
 
     def cold():  # In this process, which writes no cache itself.
@@ -239,4 +239,4 @@ def test_relay_is_compiled_for_the_python_of_the_login_shell_and_doctor_names_a_
     compiled()[0].write_bytes(whole[:8] + bytes(8) + whole[16:])
     assert "login shell" in cold()[1], "it is of another state of the script"
     stage.ok("claude", "hooks", "install", "--target", "both", **env)
-    assert compiled()[0].read_bytes() == whole and cold() == []
+    assert compiled()[0].read_bytes()[:16] == whole[:16] and cold() == []

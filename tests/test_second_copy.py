@@ -54,6 +54,7 @@ def test_a_ledger_that_was_swept_away_is_named_and_comes_back(asked, loss):
     assert done.action == "restore" and done.next == f"restore {asked.pair.name}"
     assert f"restore {asked.pair.name}" in asked.run("claude", "status").err
     assert "restore" in asked.refused("claude", "bootstrap", "--topic", "demo").err
+    assert f"restore {asked.pair.name}" in asked.run("claude", "doctor").out
     dry = asked.ok("claude", "restore", "--dry-run")
     assert "would be restored" in dry.out and not asked.pair.exists()
     asked.ok("claude", "restore")
