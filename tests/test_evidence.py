@@ -197,7 +197,7 @@ def test_an_interrupt_at_a_terminal_reaches_the_command_once(stage):
     while b"ready" not in told:
         told += os.read(terminal, 1000)
     os.write(terminal, b"\x03")
-    while b"kept" not in told:
+    while b"recorded" not in told:
         told += os.read(terminal, 1000)
     assert b"times 1" in told
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
