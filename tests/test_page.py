@@ -274,15 +274,18 @@ def test_an_ended_pair_is_told_to_its_end(stage):
     assert "overridden by claude: " in text and f"cd .shared/_archive/{pair.name}" in text
 
 
-def test_a_text_that_is_too_long_is_cut_and_the_page_says_so(relay, stage, monkeypatch):
+def test_where_there_is_no_room_early_texts_are_cut_and_the_page_says_so(relay, stage, monkeypatch):
     stage.open_pair()
-    for n in range(2):
-        text = f"# Note {n}\n\n" + "plain words " * (60 * n) + f"\n\nend{n}end\n"
+    for n in range(4):
+        text = f"# Note {n}\n\n" + "plain words " * 60 + f"\n\nend{n}end\n"
         stage.send(("claude", "codex")[n % 2], "note", text)
+    monkeypatch.setattr(relay, "WHOLE_TEXTS", 1400)
+    html, tree = exported(stage)
+    assert [n for n in range(4) if f"end{n}end" in html] == [2, 3]
+    assert tree.text.count("the ledger has the rest") == 2 and "Note 0" in tree.text
     monkeypatch.setattr(relay, "LONGEST_SHOWN", 100)
     html, tree = exported(stage)
-    assert "end0end" in html and "end1end" not in html and "Note 1" in tree.text
-    assert tree.text.count("the ledger has the rest") == 1
+    assert "end3end" not in html and "Note 3" in tree.text
 
 
 # ---- the file
