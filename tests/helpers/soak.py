@@ -63,7 +63,7 @@ class Soak:
         monkeypatch.setattr(
             RELAY,
             "change_set",
-            lambda ctx, base: trees.get(base) or trees.setdefault(base, change_set(ctx, base)),
+            lambda ctx, *of: trees.get(of) or trees.setdefault(of, change_set(ctx, *of)),
         )
         context_here = RELAY.context_here
 
@@ -256,6 +256,7 @@ class Soak:
                 + "".join(f"{each} withdrawn {nonce}\n" for each in rows[:3])
                 + "```\n"
             )
+        self.stage.places(text)
         path = self.stage.file(text, f"{author}.md")
         before = self.cost.total()
         words = ("send", "--kind", kind, "--file", path, "--next", "go on", *more)
@@ -284,7 +285,7 @@ class Soak:
         done = self.run(
             sides["claude"], "close", "--reason", "the day ends", "--pair-id", slug, *how, kill=0.2
         )
-        assert done.code == 0, (slug, done)
+        assert done.code == 0 or "is closed already" in done.err, (slug, done)
         restored = not how and self.dice.random() < 0.1
         if restored:
             self.ok(sides["claude"], "pairs", "restore", slug)
