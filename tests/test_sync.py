@@ -319,7 +319,7 @@ def test_what_was_seen_travels_and_only_grows(near):
     far = pair_of(near.there, slug) / ".seen" / log.name
     far.write_bytes(known.replace(b"001-claude-plan", b"001-claude-xxxx") + known)
     done = near.sync("pull", "--only", "ledger")
-    assert done.code == 1 and "tells another story" in done.out and log.read_bytes() == known
+    assert done.code == 1 and "has a different history" in done.out and log.read_bytes() == known
 
 
 def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(near):
