@@ -520,7 +520,7 @@ def at_home(stage):
     """Settings of the user's in both hosts, and a status line in neither."""
     for name, text in (("claude/settings", '{"model": "opus"}'), ("codex/hooks", '{"hooks": {}}')):
         path = stage.home / f".{name}.json"
-        path.parent.mkdir()
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
 
 
