@@ -661,7 +661,7 @@ def test_killed_at_any_call_and_run_again_it_is_done_once_and_leaves_no_litter(
     dry = Copy(stage, tmp_path / "dry")
     points = tracer.points(dry, case.author, case.words(dry))
     # Of what doctor does in its own scratch ledger, every tenth call is enough.
-    points = [p for n, p in enumerate(points) if "/.doctor." not in p.what or n % 10 == 0]
+    points = [p for n, p in enumerate(points) if "/.relay-sync." not in p.what or n % 10 == 0]
     wanted = everything(dry)
     if name == "run":
         one_run_counts(wanted)
