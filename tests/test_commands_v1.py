@@ -635,3 +635,12 @@ def test_outside_git_the_way_out_is_named(stage):
     ):
         done = stage.run("claude", *words, cwd=stage.home)
         assert done.code == 2 and "RELAY_SHARED_ROOT" in done.err
+
+
+def test_a_pair_that_is_where_it_is_to_go_is_refused_as_by_1x(stage):
+    pair = stage.open_pair()
+    stage.refused("claude", "pairs", "restore", pair.name)
+    stage.ok("claude", "close", "--reason", "done")
+    stage.refused("claude", "pairs", "archive", pair.name)
+    stage.ok("claude", "pairs", "restore", pair.name)
+    stage.refused("claude", "pairs", "restore", pair.name)
