@@ -622,7 +622,7 @@ def test_a_reviewer_in_another_worktree_reviews_the_authors(stage):
     assert f"unchanged since 001 (1 file), in {place}" in out
     ran(stage, "true")
     _, command = refused_for(approve(stage), "another change set")
-    assert command == f"cd {place} && relay run -- COMMAND"
+    assert command.startswith(f"cd {place} && ") and command.endswith("relay run -- COMMAND")
     ran(stage, "true", cwd=place)
     assert approve(stage, "--dry-run").code == 0
     (place / "keep.py").write_text("evil\n")

@@ -853,7 +853,7 @@ def states_of(stage, path):
     project = RELAY.Project(str(stage.shared), str(stage.project), None, "")
     pair = RELAY.Ledger(None, project).find(next(stage.shared.glob("2*")).name)
     pair.path = str(path)
-    return pair.scan().findings(), pair.scan().findings(whole=True)
+    return RELAY.Listing(pair).findings(), RELAY.Listing(pair).findings(whole=True)
 
 
 def any_order_folds_to_one_state(stage, seed, turns):

@@ -435,7 +435,7 @@ def test_the_status_line_and_the_nudge_say_nothing_that_the_peer_wrote(stage, re
     started = []
     monkeypatch.setattr(relay, "start_detached", lambda argv, environ: started.append(argv))
     monkeypatch.setattr(relay, "program_path", lambda ctx, name: "/bin/codex")
-    monkeypatch.setattr(relay.Ledger, "nudges", lambda ledger: True)
+    monkeypatch.setattr(relay.Ledger, "nudge_switch", str(stage.project))
     session = "0198c0de-0000-7000-8000-00000000abcd"
     bound = {"schema_version": 1, "author": "codex", "agent_session_id": session, "host": None}
     bound |= {"pair_slug": pair.name, "bound_at": "\nFORGED", "last_seen": "FORGED"}

@@ -586,7 +586,7 @@ SESSION_KEYS = set(
 CHECKS = (
     "identity.author identity.session_id identity.peer env.RELAY_SHARED_ROOT env.RELAY_SYNC env.RELAY_REMOTE_SSH env.RELAY_REMOTE_PATH "
     "project.shape project.worktree project.consistency shared_root.location mount.sentinel pair.binding pair.schema "
-    "fs.tmp_rename fs.mtime_monotonic fs.symlink_ops fs.sha256_stable fs.fsync_readback fs.posix_mode"
+    "fs.posix_mode"
 ).split()
 ISSUE_KEYS = set(
     "id created reporter project session severity area title status resolved_at resolution".split()
