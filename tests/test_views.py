@@ -74,7 +74,7 @@ def reviewed(stage):
 def on_screen(stage, width, *words, author=None, colour=False):
     """What a command prints on a terminal of this width."""
     with pytest.MonkeyPatch.context() as patch:
-        screen = RELAY.Screen("", width, 1000, colour)
+        screen = RELAY.Screen(width, 1000, colour)
         patch.setattr(
             RELAY,
             "screen_for",
