@@ -435,7 +435,9 @@ def test_what_a_close_overrode_is_told(stage, reviewed):
     assert "approved in" not in outcome
 
 
-def test_each_artifact_but_the_latest_is_read_once_however_much_is_told_of_it(stage, reviewed, monkeypatch):
+def test_each_artifact_but_the_latest_is_read_once_however_much_is_told_of_it(
+    stage, reviewed, monkeypatch
+):
     read = []
     read_with_stat = RELAY.read_with_stat
 
