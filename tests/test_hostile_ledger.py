@@ -244,7 +244,7 @@ def test_a_log_that_lies_cannot_flood_what_is_printed(stage):
             for number in range(1200)
         )
     done = tame(stage.run("claude", "next"), 10_000)
-    assert done.action == "damaged" and "more: relay verify" in done.out
+    assert done.action == "damaged" and f"more: {SCRIPT} verify" in done.out
     all_tame(stage, pair, HOT)
 
 

@@ -108,7 +108,7 @@ WRITERS = (
 def test_nothing_is_written_where_nobody_is_known_to_ask(stage, monkeypatch, relay, env, hint):
     monkeypatch.setattr(relay, "_ancestors", lambda: iter(()))
     for words in WRITERS:
-        assert "hint: export " + hint in refused(stage, None, *words, **env).err
+        assert "hint: export " + hint in refused(stage, None, *words, typed=False, **env).err
 
 
 @linux

@@ -336,7 +336,7 @@ def test_no_command_lets_any_peer_text_out_of_its_fence_and_quotes(stage, shift)
 
 def test_on_a_terminal_no_peer_text_drives_it(stage, monkeypatch):
     hostile(stage, 5)
-    monkeypatch.setattr(RELAY, "screen_for", lambda ctx, plain=False: RELAY.Screen("", 80, 24))
+    monkeypatch.setattr(RELAY, "screen_for", lambda ctx, plain=False: RELAY.Screen(80, 24))
     for line in ("next", "status", "show", "show --raw", "show --diff", "log -p", "findings --all"):
         done = stage.run("claude", *line.split())
         assert done.out and RELAY.visible(done.out + done.err) == done.out + done.err, line
