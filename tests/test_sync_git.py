@@ -335,7 +335,7 @@ def test_a_pair_that_was_forgotten_does_not_come_back_and_contents_of_files_do_n
 @slow
 def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(turn):
     turn.codex.send("codex", "decision", "# Ship it?\n")
-    key = RELAY.binding_key("claude", "another-session")
+    key = RELAY.Identity("claude", "", "another-session", "").key
     line = {"user": "continue", "upto": 999, "accepted": [], "by": "claude:x", "terminal": True}
     tip = turn.refs()[turn.ref + "claude"]
     log = {f"{key}.jsonl": json.dumps(line).encode() + b"\n"}

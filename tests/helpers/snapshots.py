@@ -17,7 +17,7 @@ def tree_state(top: str, ours, path: str) -> tuple | None:
         rows.append((directory[len(top) :], os.lstat(directory).st_mode))
         for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
             below = entry.path[len(top) + 1 :]
-            if ours.match(os.fsencode(below)) or below == ".git/relay":
+            if ours.match(below) or below == ".git/relay":
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
@@ -52,7 +52,7 @@ def remembering(relay, path: str):
 
     def remembered(ctx, base, onto="", pack=False):
         top = relay.find_project(ctx).top
-        state = tree_state(top, relay._own_paths(ctx), path)
+        state = tree_state(top, relay.own_paths(ctx), path)
         aside = [os.path.relpath(file, top) for file in ctx.input_files]
         limits = relay.MAX_HASHED_BYTES, relay.MAX_UNTRACKED_BYTES, relay.MAX_LISTED_FILES
         key = base, onto, pack, state, tuple(sorted(aside)), limits
