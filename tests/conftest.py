@@ -6,6 +6,7 @@ real home would fail by name.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import hashlib
@@ -205,6 +206,20 @@ _OPENED: dict[
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
 
+@contextlib.contextmanager
+def keyboard(typed):
+    """The standard input of a command: a terminal where the user types it, else nothing."""
+    if not typed:
+        yield subprocess.DEVNULL
+        return
+    master, slave = os.openpty()
+    try:
+        yield slave
+    finally:
+        os.close(slave)
+        os.close(master)
+
+
 class Stage:
     """One project with a ledger, and the authors who work in it."""
 
@@ -256,16 +271,24 @@ class Stage:
         )
         return done.stdout.strip()
 
-    def run(self, author, *words, cwd=None, stdin=b"", umask=0o022, **more) -> Done:
-        """Type a command as `author`, in this process, with a sealed environment."""
+    def user_env(self, author, **more):
+        """The environment of the user's own terminal, which says for whom it speaks at the most."""
+        return self.env(None, **{"RELAY_AUTHOR": author, **more})
+
+    def run(self, author, *words, cwd=None, stdin=b"", umask=0o022, typed=None, **more) -> Done:
+        """Type a command as `author`, in this process, with a sealed environment. `continue` is
+        typed by the user, at a terminal."""
+        typed = words[:1] == ("continue",) if typed is None else typed
         out, err = _Captured(), _Captured()
         kept = os.getcwd(), sys.stdout, sys.stderr, os.umask(umask), os.dup(0)
-        reading, writing = os.pipe()
+        writing, reading = os.openpty() if typed else reversed(os.pipe())
         os.write(writing, stdin)
-        os.close(writing)
+        if not typed:
+            os.close(writing)
         os.dup2(reading, 0)
         os.close(reading)
-        env = {os.fsencode(k): os.fsencode(v) for k, v in self.env(author, **more).items()}
+        env = self.user_env(author, **more) if typed else self.env(author, **more)
+        env = {os.fsencode(k): os.fsencode(v) for k, v in env.items()}
         before = set_environ(env)
         try:
             os.chdir(cwd or self.project)
@@ -278,6 +301,8 @@ class Stage:
             os.umask(kept[3])
             os.dup2(kept[4], 0)
             os.close(kept[4])
+            if typed:
+                os.close(writing)
         return Done(code, out.text(), err.text())
 
     def ok(self, author, *words, **more) -> Done:
@@ -293,16 +318,20 @@ class Stage:
         return done
 
     def spawn(self, author, *words, cwd=None, before=(), **more) -> subprocess.Popen:
-        """Type a command as `author` in a process of its own."""
-        return subprocess.Popen(
+        """Type a command as `author` in a process of its own; `continue` as the user types it."""
+        typed = words[:1] == ("continue",)
+        held = contextlib.ExitStack()
+        child = subprocess.Popen(
             [*before, str(SCRIPT), *map(str, words)],
             cwd=cwd or self.project,
-            env=self.env(author, **more),
+            env=self.user_env(author, **more) if typed else self.env(author, **more),
             text=True,
-            stdin=subprocess.DEVNULL,
+            stdin=held.enter_context(keyboard(typed)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        child.held = held  # The terminal is there for as long as somebody looks at the process.
+        return child
 
     def process(self, author, *words, timeout=30, **more) -> Done:
         """As `spawn`, run to its end."""

@@ -11,7 +11,7 @@ import shutil
 import sys
 
 import pytest
-from conftest import RELAY, Stage, dispositions, findings, reseal, sidecar
+from conftest import RELAY, SCRIPT, Stage, dispositions, findings, reseal, sidecar
 from helpers.blocks import prepared
 
 NOT_RUN = ("--not-run", "read only")
@@ -622,7 +622,7 @@ def test_a_reviewer_in_another_worktree_reviews_the_authors(stage):
     assert f"unchanged since 001 (1 file), in {place}" in out
     ran(stage, "true")
     _, command = refused_for(approve(stage), "another change set")
-    assert command == f"cd {place} && relay run -- COMMAND"
+    assert command == f"cd {place} && {SCRIPT} run -- COMMAND"
     ran(stage, "true", cwd=place)
     assert approve(stage, "--dry-run").code == 0
     (place / "keep.py").write_text("evil\n")
@@ -646,7 +646,8 @@ def test_a_worktree_that_is_gone_cannot_be_approved(stage):
 
 def test_next_prints_what_an_approve_lacks(stage, asked):
     out = stage.ok("codex", "next", "--pair-id", asked.name).out
-    assert "approve still lacks:\n  nothing was run on this change set: relay run -- COMMAND" in out
+    lacks = f"approve still lacks:\n  nothing was run on this change set: {SCRIPT} run -- COMMAND\n"
+    assert lacks in out
     ran(stage, "true")
     out = stage.ok("codex", "next", "--pair-id", asked.name).out
     assert "VERDICT is approve or changes\n" in out

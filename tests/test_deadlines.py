@@ -94,7 +94,7 @@ def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(stage, what):
     path = (
         next(
             (pair / what).glob("*"),
-            pair / ".seen" / f"{RELAY.binding_key('codex', 'thread-of-codex')}.jsonl",
+            pair / ".seen" / f"{RELAY.Identity('codex', '', 'thread-of-codex', '').key}.jsonl",
         )
         if what == ".seen"
         else pair / what

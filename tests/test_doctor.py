@@ -1,5 +1,6 @@
 """Doctor, preflight and issues: what they report, and what `--fix` removes."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -82,15 +83,12 @@ def test_a_ledger_wider_than_its_owner_is_reported(stage, mode, status, severity
 
 
 @pytest.mark.parametrize("where", ["main", "below", "linked"])
-@pytest.mark.parametrize("info", [True, False])
-def test_a_committed_ledger_is_named_with_two_commands_that_mend_it(stage, where, info):
+def test_a_committed_ledger_is_named_with_the_command_that_mends_it(stage, where):
     pair = stage.open_pair()
     stage.send("claude", "plan")
     assert stage.ok("claude", "doctor").code == 0
     stage.git("add", "-f", ".shared")
     stage.git("commit", "-q", "-m", "oops")
-    if info:
-        (stage.project / ".git/info").mkdir(exist_ok=True)
     place = stage.project
     if where == "below":
         place = stage.project / "a b"
@@ -102,8 +100,6 @@ def test_a_committed_ledger_is_named_with_two_commands_that_mend_it(stage, where
     rows = [row for row in done.json["findings"] if row["id"] == "ledger.tracked"]
     assert done.code == 1 and len(rows) == 1 + (where == "linked")
     for row in rows:
-        assert "git rm -r --cached .shared" in row["remedy"]
-        assert ("info/exclude" if info else ".gitignore") in row["remedy"]
         subprocess.run(["sh", "-c", row["remedy"]], cwd=place, check=True, capture_output=True)
     stage.git("commit", "-q", "-m", "not any more")
     assert stage.git("ls-files", ".shared") == "" and (pair / "001-claude-plan.md").exists()
@@ -117,7 +113,7 @@ def test_preflight_warns_of_a_committed_ledger(stage):
     stage.git("add", "-f", ".shared")
     done = stage.run("claude", "preflight", "--json")
     (row,) = (row for row in done.json["checks"] if row["name"] == "ledger.tracked")
-    assert done.code == 1 and row["status"] == "warn" and "git rm" in row["remedy"]
+    assert done.code == 1 and row["status"] == "warn" and "rm -r --cached" in row["remedy"]
 
 
 def test_an_issue_is_added_listed_shown_and_resolved(stage):
@@ -140,44 +136,27 @@ def test_an_issue_directory_that_cannot_be_written_is_refused_with_the_way_out(s
     assert "RELAY_ISSUES_DIR" in done.err
 
 
-def test_preflight_says_of_a_file_system_what_it_tried(stage, monkeypatch):
-    """A check that is reported as passed was made: each of these faults changes one row."""
+@pytest.mark.parametrize(
+    ("error", "hint"), [(errno.EROFS, "writable_roots"), (errno.ENOSPC, "make room")]
+)
+def test_a_ledger_that_cannot_be_written_is_an_error_with_the_way_out(
+    stage, monkeypatch, error, hint
+):
     stage.open_pair()
+    assert stage.ok("claude", "preflight").code == 0
+    real = os.mkdir
 
-    def rows():
-        checks = stage.run("claude", "preflight", "--json").json["checks"]
-        return {row["name"]: (row["status"], row["detail"]) for row in checks}
-
-    sound = rows()
-    names = ("tmp_rename", "mtime_monotonic", "symlink_ops", "sha256_stable", "fsync_readback")
-    assert all(sound[f"fs.{name}"] == ("pass", "ok") for name in names)
-
-    def no_links(*_, **__):
-        raise OSError(95, "Operation not supported")
+    def refused(path, *given, **more):
+        if str(stage.shared) in str(path):
+            raise OSError(error, os.strerror(error), path)
+        return real(path, *given, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "link", no_links)
-        assert "no hard links" in rows()["fs.symlink_ops"][1]
-    real = os.lstat
-
-    class Back:
-        """The status of a file whose times run backwards."""
-
-        def __init__(self, status):
-            self.status = status
-
-        def __getattr__(self, name):
-            return 0.0 if name == "st_mtime" else getattr(self.status, name)
-
-    def lstat(path, **more):
-        status = real(path, **more)
-        return Back(status) if str(path).endswith("/second") else status
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "lstat", lstat)
-        changed = rows()
-    assert changed["fs.mtime_monotonic"][0] == "warn"
-    assert changed["fs.tmp_rename"] == sound["fs.tmp_rename"]
+        patch.setattr(os, "mkdir", refused)
+        done = stage.run("claude", "preflight", "--json")
+    (row,) = (row for row in done.json["checks"] if row["status"] == "fail")
+    assert done.code == 2 and row["id"] == "fs.refused" and hint in row["remedy"]
+    assert os.strerror(error) in row["detail"]
 
 
 def test_a_repository_that_git_refuses_is_not_called_untracked(stage):

@@ -730,7 +730,6 @@ def test_a_wrapped_line_fits_its_width_and_loses_no_word(relay):
         assert all(relay.display_width(line) <= width for line in lines), (text, width)
         assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert relay.wrap("a b " * 99, 0) == ["a b " * 99] and relay.wrap("", 9) == [""]
-    assert relay.cut_middle("src/" + "x" * 99 + "/a.py", 20) == "src/xxxx...xxx/a.py"
 
 
 # ---- one file that holds body and prompt

@@ -336,7 +336,7 @@ def test_no_command_lets_any_peer_text_out_of_its_fence_and_quotes(stage, shift)
 
 def test_on_a_terminal_no_peer_text_drives_it(stage, monkeypatch):
     hostile(stage, 5)
-    monkeypatch.setattr(RELAY, "screen_for", lambda ctx, plain=False: RELAY.Screen("", 80, 24))
+    monkeypatch.setattr(RELAY, "screen_for", lambda ctx, plain=False: RELAY.Screen(80, 24))
     for line in ("next", "status", "show", "show --raw", "show --diff", "log -p", "findings --all"):
         done = stage.run("claude", *line.split())
         assert done.out and RELAY.visible(done.out + done.err) == done.out + done.err, line
@@ -435,7 +435,7 @@ def test_the_status_line_and_the_nudge_say_nothing_that_the_peer_wrote(stage, re
     started = []
     monkeypatch.setattr(relay, "start_detached", lambda argv, environ: started.append(argv))
     monkeypatch.setattr(relay, "program_path", lambda ctx, name: "/bin/codex")
-    monkeypatch.setattr(relay.Ledger, "nudges", lambda ledger: True)
+    monkeypatch.setattr(relay.Ledger, "nudge_switch", str(stage.project))
     session = "0198c0de-0000-7000-8000-00000000abcd"
     bound = {"schema_version": 1, "author": "codex", "agent_session_id": session, "host": None}
     bound |= {"pair_slug": pair.name, "bound_at": "\nFORGED", "last_seen": "FORGED"}

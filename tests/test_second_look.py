@@ -184,6 +184,8 @@ def test_one_continue_answers_for_both_sides(stage, reviewed, author):
 
 def test_continue_by_a_stranger_is_refused(stage, reviewed):
     assert stage.run("gemini", "continue", "--pair-id", reviewed.name).code == 2
+    done = stage.run("gemini", "continue", "--pair-id", reviewed.name, typed=False)
+    assert done.code == 2
 
 
 def test_a_draft_left_beside_its_artifact_takes_no_more_words(stage):

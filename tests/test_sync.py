@@ -327,7 +327,7 @@ def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(near):
     near.there.send("codex", "decision", "# Ship it?\n")
     exchange(near, "pull")
     assert near.here.ok("claude", "next").action == "ask_user"
-    key = RELAY.binding_key("claude", "another-session")
+    key = RELAY.Identity("claude", "", "another-session", "").key
     line = {
         "user": "continue",
         "upto": 999,
@@ -358,9 +358,9 @@ def test_nor_in_a_pair_that_comes_from_elsewhere(near):
         "terminal": True,
         "at": "x",
     }
-    (near.there.shared / slug / ".seen" / f"{RELAY.binding_key('claude', 'x')}.jsonl").write_text(
-        json.dumps(line) + "\n"
-    )
+    (
+        near.there.shared / slug / ".seen" / f"{RELAY.Identity('claude', '', 'x', '').key}.jsonl"
+    ).write_text(json.dumps(line) + "\n")
     assert near.here.ok("claude", "next", "--sync", **near.env()).action == "ask_user"
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import subprocess
 
 import pytest
+from conftest import SCRIPT
 
 BODY = "# Text\n\nSome words.\n\n## Next\nLook at it.\n"
 
@@ -203,6 +205,8 @@ def test_next_names_the_action_its_code_and_a_command_that_works(stage, reach, a
     assert told.action == action
     assert told.out.startswith(f"action: {action}")
     assert told.err == ""
+    # relay is usually not on PATH: what is advised has the path by which it was typed.
+    assert not re.search(r"(?<![/\w-])relay [a-z]", told.out.partition("\n---- ")[0]), told.out
     if reach is closed:  # The end is delivered once.
         return
     assert stage.run(author, "next", "--exit-code", **more).code == code
@@ -465,7 +469,9 @@ def test_continue_clears_what_waits_for_the_user(stage, reach):
     author, more = reach(stage)
     told = stage.ok(author, "next", **more)
     assert "user" in told.out
-    assert told.next == "continue"
+    # Only Claude Code can ask its user about the command; else it is the user who types it.
+    assert told.next == ("continue" if author == "claude" else "next")
+    assert author == "claude" or " continue --pair-id " in told.out
     done = stage.ok(author, "continue", **more)
     assert done.next == "next"
     told = stage.ok(author, "next", **more)
@@ -474,15 +480,80 @@ def test_continue_clears_what_waits_for_the_user(stage, reach):
 
 
 def test_continue_is_recorded_with_who_ran_it_and_where(stage):
-    author, more = decision_sent(stage)
+    decision_sent(stage)
     stage.ok("codex", "next")
     made = stage.ok("codex", "continue", "--json").json
-    assert made["by"].startswith("codex:") and made["terminal"] is False and made["upto"] == 1
+    assert made["by"].startswith("codex:") and made["attended"] == "terminal" and made["upto"] == 1
     said = stage.ok("claude", "log", "--json").json["user"]
-    assert [(line["by"], line["terminal"], line["upto"]) for line in said] == [
-        (made["by"], False, 1)
+    assert [(line["by"], line["attended"], line["upto"]) for line in said] == [
+        (made["by"], "terminal", 1)
     ]
     assert "the user decided to continue" in stage.ok("claude", "log").out
+
+
+@pytest.mark.parametrize("author", ["claude", "codex"])
+@pytest.mark.parametrize("of", ["the host", "its own"])
+@pytest.mark.parametrize("on", ["a pipe", "a terminal"])
+def test_an_agent_cannot_continue_for_its_user(stage, author, of, on):
+    """Also not in a pseudo-terminal: its shell has the variables of its session."""
+    stage.open_pair()
+    stage.send("codex" if author == "claude" else "claude", "decision")
+    assert stage.ok(author, "next").action == "ask_user"
+    own = stage.env(author) if of == "the host" else {"RELAY_AGENT_SESSION_ID": "s"}
+    done = stage.run(author, "continue", typed=on == "a terminal", **own)
+    assert done.code == 2 and "continue --pair-id" in done.err
+    assert stage.ok(author, "log", "--json").json["user"] == []
+    assert stage.ok(author, "next").action == "ask_user"
+
+
+def test_the_command_that_the_user_is_shown_continues_from_any_terminal(stage):
+    """Without an author, in no agent's session, for both sides; it is pasted as it is printed."""
+    decision_sent(stage)
+    told = stage.ok("codex", "next")
+    line = next(line.strip() for line in told.out.split("\n") if " continue --pair-id " in line)
+    master, slave = os.openpty()
+    env = stage.env(None)
+    done = subprocess.run(["sh", "-c", line], cwd="/", env=env, stdin=slave, capture_output=True)
+    os.close(master), os.close(slave)
+    assert done.returncode == 0, done
+    assert stage.ok("codex", "next").action == "reply"
+    assert stage.ok("claude", "next").action in ("resume", "wait")
+
+
+def test_what_the_host_has_asked_its_user_about_is_the_users_word_once(stage):
+    """Claude Code's permission prompt; a refusal is followed by a prompt of the user's."""
+
+    def hook(event, **more):
+        row = {
+            "session_id": stage.env("claude")["CLAUDE_CODE_SESSION_ID"],
+            "hook_event_name": event,
+        }
+        row |= {"cwd": str(stage.project), **more}
+        assert stage.ok("claude", "hook", "claude", event, stdin=json.dumps(row).encode())
+
+    def asked(command):
+        tool = {"tool_name": "Bash", "tool_input": {"command": command}}
+        hook("PermissionRequest", permission_mode="default", **tool)
+
+    relay_command = f"{SCRIPT} continue"
+    stage.open_pair()
+    stage.send("codex", "decision")
+    assert stage.ok("claude", "next").next == "continue"
+    for other in (f"{relay_command}; true", f"env {relay_command}", "/tmp/relay continue"):
+        asked(other)
+        assert stage.run("claude", "continue", typed=False).code == 2, other
+    asked(relay_command)
+    hook("UserPromptSubmit", prompt="no, not yet")
+    assert stage.run("claude", "continue", typed=False).code == 2
+    asked(relay_command)
+    assert stage.run("codex", "continue", typed=False).code == 2, "another session's"
+    made = stage.ok("claude", "continue", "--json", typed=False).json
+    assert made["attended"] == "prompt" and made["by"].startswith("claude:")
+    assert stage.ok("claude", "next").action == "reply"
+    stage.send("claude", "note")
+    stage.send("codex", "decision")
+    stage.ok("claude", "next")
+    assert stage.run("claude", "continue", typed=False).code == 2, "once"
 
 
 def test_the_cap_counts_anew_after_continue_and_stops_a_send(stage):

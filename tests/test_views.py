@@ -74,7 +74,7 @@ def reviewed(stage):
 def on_screen(stage, width, *words, author=None, colour=False):
     """What a command prints on a terminal of this width."""
     with pytest.MonkeyPatch.context() as patch:
-        screen = RELAY.Screen("", width, 1000, colour)
+        screen = RELAY.Screen(width, 1000, colour)
         patch.setattr(
             RELAY,
             "screen_for",
@@ -158,8 +158,8 @@ def test_status_lists_several_pairs_the_most_urgent_first(stage):
     words = ("send", "--kind", "plan", "--file", stage.file("# P\n"), "--next", "@user: which?")
     stage.ok("claude", *words, **other)
     lines = stage.ok(None, "status").out.rstrip("\n").split("\n")
-    assert lines[0].startswith(urgent) and "YOUR MOVE" in lines[1]
-    assert any(line.startswith(quiet) for line in lines[2:])
+    assert lines[1].startswith(urgent) and "YOUR MOVE" in lines[2]
+    assert any(line.startswith(quiet) for line in lines[3:])
     assert lines[-1].endswith(f"status --pair-id {urgent}")
     row = stage.ok(None, "status", "--json").json
     assert [pair["pair"] for pair in row["pairs"]] == [urgent, quiet]
@@ -386,7 +386,7 @@ def test_an_artifact_says_what_changed_since_the_change_set_before(stage, review
         ("003-claude-fix", []),
     ]
     out = stage.ok("claude", "log").out
-    assert out.count("      change set: ") == 2, "only where it changed"
+    assert out.count("      change set ") == 2, "only where it changed"
     assert "changed since 002: pay.py" in out
 
 
@@ -401,7 +401,7 @@ def test_a_finding_is_told_once_with_its_whole_fate(stage, reviewed):
     out = stage.ok("claude", "log").out
     assert out.count("Divides by zero") == 1
     assert 'Resolved  2.1 blocker pay.py:1 "Divides by zero"' in out
-    assert 'fixed in 003: "a guard"; accepted in 004' in out
+    assert '      fixed in 003: "a guard"\n      accepted in 004\n' in out
 
 
 def test_a_run_says_if_it_counts(stage, reviewed):
@@ -435,7 +435,9 @@ def test_what_a_close_overrode_is_told(stage, reviewed):
     assert "approved in" not in outcome
 
 
-def test_each_artifact_is_read_once_however_much_is_told_of_it(stage, reviewed, monkeypatch):
+def test_each_artifact_but_the_latest_is_read_once_however_much_is_told_of_it(
+    stage, reviewed, monkeypatch
+):
     read = []
     read_with_stat = RELAY.read_with_stat
 
@@ -447,7 +449,9 @@ def test_each_artifact_is_read_once_however_much_is_told_of_it(stage, reviewed, 
     stage.ok("claude", "log", "-p")
     names = [path.rpartition("/")[2] for path in read]
     texts = [name for name in names if re.match(r"\d{3}-.*\.(md|json)$", name)]
-    assert len(texts) == len({*texts}) == 8
+    once = {name for name in texts if texts.count(name) == 1}
+    assert len({*texts}) == 8
+    assert all(n.startswith("004") for n in {*texts} - once), "the latest, to choose the pair"
 
 
 def test_damage_and_loss_are_told_and_nothing_of_a_damaged_text(stage, reviewed):
@@ -501,15 +505,14 @@ def test_the_markdown_has_findings_runs_verdict_and_how_to_check(stage, reviewed
     out = stage.ok("claude", "log", "--markdown").out
     assert f"`relay verify --pair-id {reviewed.name}` checks this record" in out
     for line in (
-        '- Resolved 2.1 blocker pay.py:1 "Divides by zero"\n  - fixed in 003: "a guard"; accepted',
+        '- Resolved 2.1 blocker pay.py:1 "Divides by zero"\n  - fixed in 003: "a guard"\n  - accepted',
         'approve: "Answer" (answers 003)',
         ': "false"',
         "  - allowed: every blocker and major is settled",
     ):
         assert line in out, line
-    assert re.search(
-        r"change set: 1 file against [0-9a-f]{12}, [0-9a-f]{12}; changed since 002", out
-    )
+    words = r"change set [0-9a-f]{12}: 1 file against commit [0-9a-f]{12}; changed since 002"
+    assert re.search(words, out)
     headings = re.findall(r"(?m)^#+ (.*?)(?:,.*)?$", out)
     assert headings[1:] == ["Outcome", "Findings", "Round 1", "Round 2"]
 

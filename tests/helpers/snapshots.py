@@ -14,7 +14,7 @@ USUAL = {
     ("ls-tree", "-r"),
     ("cat-file", "--batch"),
 }
-LEDGER = re.compile(rb"\.shared(?:/|\Z)")
+LEDGER = re.compile(r"\.shared(?:/|\Z)")
 # Of an entry: two times, device, inode, mode, owner, group, size, id, flags.
 ENTRY = struct.Struct(">10I20sH")
 
@@ -60,7 +60,7 @@ def tree_state(top: str, ours, path: str) -> str | None:
         rows.append((directory[len(top) :], os.lstat(directory).st_mode))
         for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
             below = entry.path[len(top) + 1 :]
-            if ours.match(os.fsencode(below)) or below in (".git/relay", ".git/logs"):
+            if ours.match(below) or below in (".git/relay", ".git/logs"):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
@@ -87,7 +87,7 @@ def remembering(relay, path: str):
 
     def change_set(ctx, base, onto="", pack=False):
         top = relay.find_project(ctx).top
-        state = tree_state(top, relay._own_paths(ctx), path)
+        state = tree_state(top, relay.own_paths(ctx), path)
         aside = [os.path.relpath(file, top) for file in ctx.input_files]
         aside = sorted(name for name in aside if not name.startswith("../"))
         limits = relay.MAX_HASHED_BYTES, relay.MAX_UNTRACKED_BYTES, relay.MAX_LISTED_FILES

@@ -158,11 +158,13 @@ class Soak:
         for again in (False, True):
             self.who, self.own = who, self.process()
             self.lit = self.dice.randint(1, 45) if not again and self.dice.random() < kill else 0
-            signal = {
-                "CLAUDE_CODE_SESSION_ID" if who.author == "claude" else "CODEX_THREAD_ID": who.id
-            }
+            name = "CLAUDE_CODE_SESSION_ID" if who.author == "claude" else "CODEX_THREAD_ID"
+            signal = {} if words[:1] == ("continue",) else {name: who.id}
+            author = None if signal else who.author
             try:
-                return self.stage.run(None, *words, stdin=stdin, RELAY_AUTO_ROUND_CAP="0", **signal)
+                return self.stage.run(
+                    author, *words, stdin=stdin, RELAY_AUTO_ROUND_CAP="0", **signal
+                )
             except Killed:
                 self.events["killed"] += 1
             finally:

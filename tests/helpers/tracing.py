@@ -20,7 +20,7 @@ import sys
 from unittest import mock
 
 import pytest
-from conftest import RELAY, SCRIPT, Done, Stage
+from conftest import RELAY, SCRIPT, Done, Stage, keyboard
 
 WORKERS = 2
 CHANGING = (
@@ -146,15 +146,17 @@ class Tracer:
             str(SCRIPT),
             *map(str, words),
         ]
-        done = subprocess.run(
-            command,
-            cwd=stage.project,
-            env=stage.env(author),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        typed = words[:1] == ["continue"]
+        with keyboard(typed) as stdin:
+            done = subprocess.run(
+                command,
+                cwd=stage.project,
+                env=stage.user_env(author) if typed else stage.env(author),
+                stdin=stdin,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
         return Done(done.returncode, done.stdout, done.stderr)
 
     def points(self, stage, author, words, *injections, stdout=True) -> list[Point]:
