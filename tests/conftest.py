@@ -132,6 +132,40 @@ class Done:
         return f"Done({self.code}, {self.out!r}, {self.err!r})"
 
 
+@functools.cache
+def bytecode():
+    """The script's, by the Python that starts it here."""
+    env = {"PATH": PATH, "XDG_CACHE_HOME": str(CACHE)}
+    subprocess.run([SCRIPT, "version"], env=env, check=True, capture_output=True)
+    return [*(CACHE / "agent-relay" / SCRIPT.parent.relative_to("/")).glob("relay*.pyc")]
+
+
+def copy_script(relay, cache=CACHE):
+    """A copy of the script, compiled already: that takes longer than most tests."""
+    shutil.copy2(SCRIPT, relay)
+    below = os.path.realpath(os.path.dirname(relay)).lstrip("/")
+    compiled = cache / "agent-relay" / below
+    compiled.mkdir(parents=True, exist_ok=True)
+    for file in bytecode():
+        shutil.copy(file, compiled)
+    return relay
+
+
+def short_script(relay):
+    """The launcher before a program that is compiled in no time."""
+    launcher = SCRIPT.read_text().partition("\n# fmt: on\n")[0]
+    program = """
+import sys
+VERSION = "2.1"
+if sys.argv[1:] != ["version"]:
+    sys.exit(repr(sys.argv[1:]))
+print("relay", VERSION)
+"""
+    relay.write_text(launcher + program)
+    relay.chmod(0o755)
+    return relay
+
+
 def forked(function, *given):
     """Calls a function in a copy of this process. What it returns waits for the result."""
     reading, writing = os.pipe()
@@ -495,6 +529,9 @@ def template(tmp_path_factory):
     project = Stage(tmp_path_factory.mktemp("template")).project
     shutil.rmtree(project / ".git" / "logs")
     _TEMPLATE.update(read_tree(project))
+    yield
+    made = str(tmp_path_factory.getbasetemp()).lstrip("/")
+    shutil.rmtree(CACHE / "agent-relay" / made, ignore_errors=True)  # Of copies of the script.
 
 
 REAL = RELAY.change_set, RELAY.Git.run, RELAY.ScratchProject.run, RELAY.ScratchProject.send
