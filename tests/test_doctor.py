@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from conftest import SCRIPT, short_script
 
 
 def test_a_sound_ledger_is_all_well(stage):
@@ -190,8 +191,13 @@ def test_doctor_publishes_and_wakes_a_process_that_waits(stage, real_proof):
     assert stage.snapshot(stage.shared / "_relay").keys() == before
 
 
-def test_relay_is_compiled_for_the_python_of_the_login_shell_and_doctor_names_a_cold_one(stage):
+def test_relay_is_compiled_for_the_python_of_the_login_shell_and_doctor_names_a_cold_one(
+    stage, monkeypatch
+):
     """Codex runs a login shell, which makes a PATH of its own, in a sandbox that can write no cache."""
+    skill = stage.folder / "agent-relay"
+    shutil.copytree(SCRIPT.parent.parent, skill)
+    monkeypatch.setattr("conftest.SCRIPT", short_script(skill / "bin/relay"))
     programs, python = stage.folder / "programs", stage.folder / "of-login"
     for directory in (programs, python):
         directory.mkdir()

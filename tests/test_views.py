@@ -168,6 +168,19 @@ def test_status_lists_several_pairs_the_most_urgent_first(stage):
     assert "codex's move: reply to 001 plan" in named
 
 
+def test_the_comparison_of_several_pairs_goes_when_a_change_set_is_published(stage):
+    stage.open_pair("first")
+    (stage.project / "pay.py").write_text("one\n")
+    stage.send("claude", "plan")
+    (stage.project / "pay.py").write_text("two\n")
+    stage.ok("codex", "next")
+    assert "working tree: changed since 001: 1 file" in stage.ok(None, "watch").out
+    assert "tree: changed since 001" in stage.ok("codex", "statusline").out
+    stage.send("codex", "review", "# R\n", "go", "--verdict", "changes")
+    assert "changed since" not in stage.ok(None, "watch").out
+    assert "changed since" not in stage.ok("codex", "statusline").out
+
+
 def test_without_a_pair_status_is_refused_and_says_how_to_begin(stage):
     assert "bootstrap --topic TOPIC" in stage.refused("claude", "status").err
     assert "relay demo" in stage.refused(None, "status").err, "a person opens no pair"
