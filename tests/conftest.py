@@ -73,16 +73,32 @@ def cached(function):
 RELAY._parser_of = cached(RELAY._parser_of)  # A fifth of a command in this process.
 
 
+_TAKEN: dict[str, bool] = {}  # What of the shared tests this run takes.
+
+
 def pytest_addoption(parser):
-    parser.addoption("--part", default="1/1", help="run every M-th test from the N-th on: N/M")
+    parser.addoption("--share", help="a directory: several runs with it share the tests")
 
 
 def pytest_collection_modifyitems(config, items):
-    number, parts = map(int, config.getoption("--part").split("/"))
-    kept = items[number - 1 :: parts]
-    dropped = [item for at, item in enumerate(items) if at % parts != number - 1]
-    config.hook.pytest_deselected(items=dropped)
-    items[:] = kept
+    if config.getoption("--share"):  # The large files first: the last one to be taken is short.
+        items.sort(key=lambda item: -item.path.stat().st_size)
+
+
+def pytest_runtest_protocol(item):
+    """Leaves to another run what that has taken: a file, for what its tests make once, or one slow
+    test."""
+    if shared := item.config.getoption("--share"):
+        slow = item.get_closest_marker("slow")
+        name = hashlib.sha256(item.nodeid.encode()).hexdigest() if slow else item.path.name
+        if name not in _TAKEN:
+            try:
+                os.mkdir(f"{shared}/{name}")
+                _TAKEN[name] = True
+            except FileExistsError:
+                _TAKEN[name] = False
+        return None if _TAKEN[name] else True
+    return None
 
 
 def pytest_collection_finish():
@@ -114,6 +130,40 @@ class Done:
 
     def __repr__(self):
         return f"Done({self.code}, {self.out!r}, {self.err!r})"
+
+
+@functools.cache
+def bytecode():
+    """The script's, by the Python that starts it here."""
+    env = {"PATH": PATH, "XDG_CACHE_HOME": str(CACHE)}
+    subprocess.run([SCRIPT, "version"], env=env, check=True, capture_output=True)
+    return [*(CACHE / "agent-relay" / SCRIPT.parent.relative_to("/")).glob("relay*.pyc")]
+
+
+def copy_script(relay, cache=CACHE):
+    """A copy of the script, compiled already: that takes longer than most tests."""
+    shutil.copy2(SCRIPT, relay)
+    below = os.path.realpath(os.path.dirname(relay)).lstrip("/")
+    compiled = cache / "agent-relay" / below
+    compiled.mkdir(parents=True, exist_ok=True)
+    for file in bytecode():
+        shutil.copy(file, compiled)
+    return relay
+
+
+def short_script(relay):
+    """The launcher before a program that is compiled in no time."""
+    launcher = SCRIPT.read_text().partition("\n# fmt: on\n")[0]
+    program = """
+import sys
+VERSION = "2.1"
+if sys.argv[1:] != ["version"]:
+    sys.exit(repr(sys.argv[1:]))
+print("relay", VERSION)
+"""
+    relay.write_text(launcher + program)
+    relay.chmod(0o755)
+    return relay
 
 
 def forked(function, *given):
@@ -212,7 +262,7 @@ class Stage:
         self.home = folder / "home"
         self.project = folder / "project"
         self.shared = self.project / ".shared"
-        self.sent = 0
+        self.sent = self.committed = 0
         self.home.mkdir(parents=True)
         self.project.mkdir()
         write_tree(self.project, _TEMPLATE)
@@ -244,7 +294,11 @@ class Stage:
             "PATH": os.environ["PATH"],
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_CONFIG_SYSTEM": "/dev/null",
+            # Equal commits in equal places: what git said of a state of one stage is so in others.
+            "GIT_AUTHOR_DATE": f"{1_700_000_000 + self.committed} +0000",
+            "GIT_COMMITTER_DATE": f"{1_700_000_000 + self.committed} +0000",
         }
+        self.committed += "commit" in words
         command = ("git", *IDENTITY, "-c", "protocol.file.allow=always", *words)
         done = subprocess.run(
             command, cwd=cwd or self.project, env=env, check=True, capture_output=True, text=True
@@ -475,9 +529,12 @@ def template(tmp_path_factory):
     project = Stage(tmp_path_factory.mktemp("template")).project
     shutil.rmtree(project / ".git" / "logs")
     _TEMPLATE.update(read_tree(project))
+    yield
+    made = str(tmp_path_factory.getbasetemp()).lstrip("/")
+    shutil.rmtree(CACHE / "agent-relay" / made, ignore_errors=True)  # Of copies of the script.
 
 
-REAL = RELAY.change_set, RELAY.ScratchProject.run, RELAY.ScratchProject.send
+REAL = RELAY.change_set, RELAY.Git.run, RELAY.ScratchProject.run, RELAY.ScratchProject.send
 REMEMBERED = remembering(RELAY, PATH)
 
 
@@ -489,7 +546,8 @@ def stage(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/nonexistent/the-real-home-is-off-limits")
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(RELAY, "change_set", REMEMBERED)
+    monkeypatch.setattr(RELAY, "change_set", REMEMBERED[0])
+    monkeypatch.setattr(RELAY.Git, "run", REMEMBERED[1])
     monkeypatch.setattr(RELAY.ScratchProject, "run", lambda *_: "")
     monkeypatch.setattr(RELAY.ScratchProject, "send", lambda *_: ("", 1.0))
     return Stage(tmp_path)
@@ -497,12 +555,13 @@ def stage(tmp_path, monkeypatch):
 
 @pytest.fixture
 def real_git(stage, monkeypatch):
-    """Git is asked for every snapshot."""
+    """Git is asked each time."""
     monkeypatch.setattr(RELAY, "change_set", REAL[0])
+    monkeypatch.setattr(RELAY.Git, "run", REAL[1])
 
 
 @pytest.fixture
 def real_proof(stage, monkeypatch):
     """Doctor publishes and waits, in processes of its own."""
-    monkeypatch.setattr(RELAY.ScratchProject, "run", REAL[1])
-    monkeypatch.setattr(RELAY.ScratchProject, "send", REAL[2])
+    monkeypatch.setattr(RELAY.ScratchProject, "run", REAL[2])
+    monkeypatch.setattr(RELAY.ScratchProject, "send", REAL[3])

@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT
+from conftest import CACHE, ROOT
 
 SKILL = ROOT / "skills/agent-relay/SKILL.md"
 PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
@@ -191,7 +191,8 @@ def transcripts():
 
 
 @pytest.mark.parametrize("name", transcripts().DOCUMENTS)
-def test_the_transcripts_in_the_documents_are_what_the_program_prints(name):
+def test_the_transcripts_in_the_documents_are_what_the_program_prints(name, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     before = (ROOT / name).read_text()
     assert transcripts().rewritten(before) == before, "run docs/transcripts.py"
     assert "```console" in before

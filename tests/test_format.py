@@ -570,9 +570,8 @@ SLUGS = (*TOPICS, "a" * 49, "a" * 80, "A", "a_b", "a.b")
 NEITHER = ("", "-a", ".a", "..", "a/b", "a b", "a\n", "é", "\u212a", "a\0", "\u0131", "a" * 81)
 
 
-def test_a_word_is_a_topic_a_slug_an_author_or_none(relay):
+def test_a_word_is_a_slug_an_author_or_neither(relay):
     for word in (*SLUGS, *NEITHER, "_a", "\uff41"):
-        assert bool(relay.is_topic(word)) == (word in TOPICS), word
         assert bool(relay.is_slug(word)) == (word in SLUGS), word
         assert bool(relay.is_author(word)) == (word in TOPICS and len(word) <= 32), word
 
@@ -730,7 +729,6 @@ def test_a_wrapped_line_fits_its_width_and_loses_no_word(relay):
         assert all(relay.display_width(line) <= width for line in lines), (text, width)
         assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert relay.wrap("a b " * 99, 0) == ["a b " * 99] and relay.wrap("", 9) == [""]
-    assert relay.cut_middle("src/" + "x" * 99 + "/a.py", 20) == "src/xxxx...xxx/a.py"
 
 
 # ---- one file that holds body and prompt

@@ -16,7 +16,7 @@ import pytest
 from conftest import dispositions, findings
 from helpers import chromium
 
-PROSE_TAGS = "h4 h5 h6 p ul ol li pre code blockquote strong em hr"
+PROSE_TAGS = "h4 h5 h6 p ul ol li pre code blockquote strong hr"
 PAGE_TAGS = "html head meta title style body a header nav main section article footer h1 h2 h3"
 ATTRIBUTES = "class id href start open lang tabindex aria-label aria-labelledby charset http-equiv"
 PROSE = {*PROSE_TAGS.split()}
@@ -106,8 +106,8 @@ def test_what_agents_write_reads_as_they_meant_it(relay):
         "| a | b |\n|---|:-:|\n| `x` | y |\n\n```py\n<b> & `x`\n```\n\n---\n\n# Next one\n"
     )
     assert html == (
-        "<h4>Plan</h4><p>Let <code>f(a)</code> <strong>split <em>it</em> up</strong>, see docs "
-        "(https://x/a_b), image: shot (http://e/x.png).\ngoes on</p><h5>Sub</h5>"
+        "<h4>Plan</h4><p>Let <code>f(a)</code> <strong>split *it* up</strong>, see "
+        "[docs](https://x/a_b), ![shot](http://e/x.png).\ngoes on</p><h5>Sub</h5>"
         '<ul class="in0"><li>a\nmore</li><li>b</li></ul><ul class="in2"><li>in</li></ul>'
         '<ol class="in0" start="3"><li>three</li><li>four</li></ol>'
         "<blockquote><p>said</p></blockquote>"
@@ -202,7 +202,7 @@ def test_the_page_tells_the_whole_review(stage):
         "changed since 002: pay.py",
         "the user decided to continue",
         "all verified",
-        "here (http://x.example/)",
+        "[here](http://x.example/)",
         "sha256sum -c",
     ):
         assert words in tree.words, words
@@ -298,8 +298,8 @@ def test_what_is_no_file_and_a_pairs_own_directory_are_refused(stage, force):
     os.mkfifo(stage.folder / "pipe")
     (stage.folder / "in").symlink_to(pair)
     before = stage.snapshot(stage.shared, stage.folder / "target.html")
-    paths = ("link.html", "pipe", "project", "none/x.html", pair / "x.html", "in/x.html")
-    for name in (*paths, pair / ".seen/x.html"):
+    paths = ("project", "none/x.html", pair / "x.html", "in/x.html", pair / ".seen/x.html")
+    for name in paths if force else ("link.html", "pipe", *paths):
         done = stage.refused("claude", "export", "--html", stage.folder / name, *force)
         assert "hint: " in done.err, done
     assert stage.snapshot(stage.shared, stage.folder / "target.html") == before

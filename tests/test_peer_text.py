@@ -450,9 +450,11 @@ def test_the_working_tree_in_the_status_line_is_counts_whatever_its_file_says(st
     note = next((stage.shared / "_relay/tree").glob("claude-*.json"))
     keys = json.loads(note.read_text())
     assert CANARY not in note.read_text()
-    forged = dict.fromkeys(keys, CANARY) | {"at": "2026-01-01T00:00:00+00:00", "pair": pair.name}
+    known = {"pair": pair.name, "seq": json.loads(note.read_text())["seq"]}
+    forged = dict.fromkeys(keys, CANARY) | {"at": "2026-01-01T00:00:00+00:00"} | known
     note.write_text(json.dumps(forged))
-    assert CANARY not in stage.ok("claude", "statusline").out
+    line = stage.ok("claude", "statusline").out
+    assert CANARY not in line and "tree: " in line
 
 
 @pytest.mark.slow

@@ -173,17 +173,20 @@ def test_ssh_settings_for_people_do_not_get_in_the_way(machines, sshd):
 
 
 @pytest.mark.parametrize(
-    ("line", "sentence", "hint"),
+    ("line", "said"),
     [
-        ("NoSuchOption yes", "ssh rejects its own settings", "correct what this names"),
-        ("ConnectTimeout soon", "ssh rejects its own settings", "correct what this names"),
-        ("ProxyCommand false", "is cut off at once", "try: ssh -v far true"),
-        ("StdinNull yes", "have a StdinNull", "correct ~/.ssh/config"),
+        ("NoSuchOption yes", "nosuchoption"),
+        ("ConnectTimeout soon", "invalid time value"),
+        ("ProxyCommand false", "Connection closed"),
+        ("StdinNull yes", ""),
     ],
 )
-def test_ssh_settings_that_cannot_work_are_named(machines, sshd, line, sentence, hint):
+def test_ssh_settings_that_cannot_work_are_refused_with_what_ssh_says_of_them(
+    machines, sshd, line, said
+):
     set_client(sshd, line)
-    refused(machines, sentence, hint)
+    done = refused(machines, "broke off")
+    assert said in done.err and "try: ssh far true" in done.err, done
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,7 @@ def test_ssh_settings_that_cannot_work_are_named(machines, sshd, line, sentence,
         ("echo welcome", "a greeting or forced command at far", "try: ssh far true"),
         (r"echo hi; sh -c \"$SSH_ORIGINAL_COMMAND\"", "a greeting or forced command", "try: ssh"),
         ("internal-sftp", "a greeting or forced command", "try: ssh"),
-        ("false", "broke off before anything came", "try again, or: ssh far rsync"),
+        ("false", "broke off", "run the same command again, or try: ssh far true"),
     ],
 )
 def test_a_far_side_that_runs_something_else_is_named(machines, sshd, command, sentence, hint):
@@ -490,7 +493,7 @@ def test_a_large_file_on_a_slow_line_says_how_far_it_is(near, tmp_path):
     (tmp_path / "bin/rsync").chmod(0o755)
     (near.here.project / "big").write_bytes(os.urandom(6_000_000))
     done = near.sync("push", "--only", "code", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
-    assert done.code == 0 and re.search(r"(?m)^  \d of 1 files, \d+ %$", done.err), done
+    assert done.code == 0 and re.search(r"(?m)^  \d of 1 files$", done.err), done
     assert tree(near.there.project) == tree(near.here.project)
 
 
@@ -571,13 +574,17 @@ LIES = {
 }
 
 
-@pytest.mark.parametrize("when", ["True", "runs % 3 == 0"], ids=["always", "once-listed"])
-@pytest.mark.parametrize("believing", [False, True], ids=["careful", "believing"])
+# Only rsync itself can refuse what it is sent under another name than it asked for; before 3.2.5 it did not.
+@pytest.mark.parametrize(
+    ("believing", "when"),
+    [(False, "True"), (True, "True"), (False, "runs % 3 == 0")],
+    ids=["careful", "believing", "careful-once-listed"],
+)
 @pytest.mark.parametrize("lie", LIES)
 def test_a_far_side_that_lies_about_its_names_writes_nothing_outside(
     stage, tmp_path, lie, believing, when
 ):
-    """Neither in its list nor, where the list was honest, in what it then sends; also where rsync believes it all."""
+    """Neither in its list, even where rsync believes it all, nor, where that was honest, in what it then sends."""
     machines = Machines(tmp_path / "two")
     old, new, name = LIES[lie]
     path = machines.there.project / name
@@ -749,7 +756,7 @@ def test_nothing_is_deleted_after_a_list_that_is_not_whole(near, tmp_path, way):
     fill(near.there.project, lost="l\n", both="1\n")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/rsync").write_text(
-        f'#!/bin/sh\n{shutil.which("rsync")} "$@"\ncode=$?\ncase "$*" in *--list-only*)\n'
+        f'#!/bin/sh\n{shutil.which("rsync")} "$@"\ncode=$?\ncase "$*" in *--dry-run*)\n'
         'echo "rsync: opendir \\"/x\\" failed: Permission denied (13)" >&2; exit 23 ;; esac\nexit $code\n'
     )
     (tmp_path / "bin/rsync").chmod(0o755)

@@ -584,8 +584,7 @@ SESSION_KEYS = set(
     "session_id is_active drafts heartbeat_pidfile heartbeat_sidecars incomplete_triads".split()
 )
 CHECKS = (
-    "identity.author identity.session_id identity.peer env.RELAY_SHARED_ROOT env.RELAY_SYNC env.RELAY_REMOTE_SSH env.RELAY_REMOTE_PATH "
-    "project.shape project.worktree project.consistency shared_root.location mount.sentinel pair.binding pair.schema "
+    "identity.author identity.session_id identity.peer env.RELAY_SYNC shared_root.location mount.sentinel pair.binding "
     "fs.posix_mode"
 ).split()
 ISSUE_KEYS = set(

@@ -267,12 +267,6 @@ def test_a_reference_to_what_is_not_there(stage, key):
     named(stage, LAST, f"{key} names 009, which is not there")
 
 
-def test_a_text_addressed_to_its_own_author(stage):
-    path = a_story(stage)
-    forge(path, LAST, text=lambda text: text.replace("peer: claude", "peer: codex"))
-    named(stage, LAST, "is addressed to its own author")
-
-
 def test_a_verdict_on_what_is_not_there(stage):
     path = a_story(stage)
 
