@@ -334,7 +334,7 @@ class Terminal:
         except AssertionError as problem:
             raise AssertionError(f"{problem}\n{self.screen}") from None
 
-    def _urge(self, text):
+    def urge(self, text):
         """A slow start can swallow an Enter, or all that was typed."""
         if text in self.screen:
             self._call("send-keys", "-t", "s", "Enter")
@@ -373,7 +373,7 @@ class Terminal:
         again = time.monotonic() + 4
         while model.ended_turns(self.host) == ended:
             if len(model.of(self.host)) == asked and time.monotonic() > again:
-                self._urge(text)
+                self.urge(text)
                 again = time.monotonic() + 4
             assert time.monotonic() < end, (
                 f"no answer from {self.host} within {seconds} s\n{self.screen}"

@@ -48,6 +48,51 @@ def test_a_review_of_two_rounds_needs_no_click(scene, mode):
     assert trail.count(" PermissionRequest ") >= 7, trail
 
 
+def test_the_users_click_makes_continue_count(scene):
+    """The host asks about `continue`, whatever hooks are there; without the question it is refused."""
+    permitted(scene)
+    relay = scene.relays["claude"]
+    scene.as_agent("codex", "bootstrap", "--topic", "t", session=CODEX)
+    words = ("send", "--kind", "decision", "--file", scene.file(DECISION))
+    scene.as_agent("codex", *words, session=CODEX)
+    claude = scene.terminal("claude", part=[f"{relay} next", f"{relay} continue", {"say": "done"}])
+    claude.see("❯")
+    claude.type("go")
+    claude.see("bin/relay continue")  # While a hook thinks, its call is asked about, too.
+    claude.see("Do you want to proceed?")
+    time.sleep(2)
+    assert "ask_user" in scene.relay("status", "--json")
+    claude.keys("Enter")
+    until(lambda: scene.model.ended_turns("claude"), 30, claude.screen)
+    said = json.loads(scene.relay("log", "--json"))["user"]
+    assert [line["attended"] for line in said] == ["prompt"]
+    scene.as_agent("codex", *words, session=CODEX)
+
+    scene.settings("claude", {"permissions": {"allow": ["Bash"]}})
+    scene.relay("hooks", "install", "--target", "claude")
+    claude.close()
+    done = scene.claude("go", part=[f"{relay} next", f"{relay} continue", {"say": "done"}])
+    assert done.code == 0
+    shown = [t.text for t in scene.model.of("claude")[-1].turns if t.kind == "result"][-1]
+    assert "nothing was recorded" in shown
+    assert len(json.loads(scene.relay("log", "--json"))["user"]) == 1
+
+
+@pytest.mark.parametrize("mode", ["plan", "auto"])
+def test_in_plan_mode_and_in_auto_mode_the_host_decides(scene, mode):
+    """Auto mode's check needs the host's own server: without it, its user is asked about each call."""
+    permitted(scene, mode)
+    claude = scene.terminal("claude", part=[f"{scene.relays['claude']} next", {"say": "over"}])
+    claude.see("❯")
+    until(lambda: scene.model.of("claude") or claude.urge("go"), 60, "the prompt")
+    asks = "Enter to stay in auto mode" if mode == "auto" else "Do you want to"
+    ended = lambda: scene.model.ended_turns("claude")
+    until(lambda: asks in claude.screen or ended(), 30, "the host's answer")
+    time.sleep(2)
+    trail = scene.shared / "_relay/hook-trail.log"
+    assert not trail.exists() or " PermissionRequest " not in trail.read_text(), claude.screen
+
+
 def test_what_is_not_relays_own_is_asked_about(scene):
     permitted(scene)
     for line in (

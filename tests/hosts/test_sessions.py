@@ -232,3 +232,23 @@ def test_codex_exec_in_an_untrusted_project_is_told_once_what_to_do(scene):
         assert "--sandbox workspace-write" in each and "bin/relay next" not in each, each
     scene.codex("go", "--sandbox", "workspace-write", part=commands)
     assert list(scene.shared.glob("2*/001-codex-note.ready")), "the way out works"
+
+
+def test_a_second_codex_in_its_sandbox_does_not_take_the_place_of_a_live_one(scene):
+    """Each command there has a PID namespace of its own."""
+    scene.relay("init")
+    scene.relay("hooks", "install", "--target", "codex")
+    relay = scene.relays["codex"]
+    scene.as_agent(
+        "claude", "bootstrap", "--topic", "t", session="11111111-1111-4111-8111-111111111111"
+    )
+    first = scene.terminal("codex", part=[f"{relay} next", {"say": "joined"}])
+    first.trust_hooks()
+    first.ask("join")
+    (bound,) = [path.name for path in scene.shared.glob("_relay/bindings/codex-*.json")]
+    for _ in range(3):
+        scene.model.requests.clear()
+        done = scene.codex("go", part=[f"{relay} next", {"say": "done"}])
+        shown = [t.text for t in scene.model.of("codex")[-1].turns if t.kind == "result"][-1]
+        assert done.code == 0 and "action: full" in shown, shown
+        assert [path.name for path in scene.shared.glob("_relay/bindings/codex-*.json")] == [bound]
