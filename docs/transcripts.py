@@ -61,7 +61,6 @@ class Scene:
             "PATH": ":".join([str(folder / "agents"), *sorted(programs), os.defpath]),
             "LANG": "C.UTF-8",
             "TZ": "UTC",
-            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", ""),
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_SYSTEM": os.devnull,
             "GIT_AUTHOR_DATE": "2026-11-30T10:00:00Z",

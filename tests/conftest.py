@@ -13,6 +13,7 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -73,6 +74,7 @@ def cached(function):
 RELAY._parser_of = cached(RELAY._parser_of)  # A fifth of a command in this process.
 
 
+_NUMBERS = itertools.count(1)
 _TAKEN: dict[str, bool] = {}  # What of the shared tests this run takes.
 
 
@@ -519,6 +521,19 @@ def reseal(pair, stem, change=lambda sidecar: None, text=lambda text: text):
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory, request):
+    """As pytest's, which takes as long as two commands."""
+    path = tmp_path_factory.getbasetemp() / f"{next(_NUMBERS)}-{request.node.name[:30]}".replace(
+        "/", "-"
+    )
+    path.mkdir(0o700)
+    failed = request.session.testsfailed
+    yield path
+    if request.session.testsfailed == failed:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
 def relay():
     """The script as a module, for tests of its pure sections."""
     return RELAY
@@ -554,9 +569,14 @@ def stage(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def real_git(stage, monkeypatch):
-    """Git is asked each time."""
+def real_snapshots(stage, monkeypatch):
+    """Git is asked for every snapshot."""
     monkeypatch.setattr(RELAY, "change_set", REAL[0])
+
+
+@pytest.fixture
+def real_git(real_snapshots, monkeypatch):
+    """Git is asked each time."""
     monkeypatch.setattr(RELAY.Git, "run", REAL[1])
 
 

@@ -15,7 +15,7 @@ import time
 import pytest
 from conftest import RELAY, Stage, seeds
 
-pytestmark = pytest.mark.usefixtures("real_git")
+pytestmark = pytest.mark.usefixtures("real_snapshots")
 NOT_UTF8 = b"caf\xe9.txt"
 
 

@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from conftest import CACHE, ROOT
+from conftest import ROOT
 
 SKILL = ROOT / "skills/agent-relay/SKILL.md"
 PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
@@ -191,10 +191,22 @@ def transcripts():
 
 
 @pytest.mark.parametrize("name", transcripts().DOCUMENTS)
-def test_the_transcripts_in_the_documents_are_what_the_program_prints(name, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
+def test_the_transcripts_in_the_documents_are_what_the_program_prints(stage, name):
+    module = transcripts()
+    shell = module.Scene.run
+
+    def run(scene, who, line):
+        """In this process, like all commands of the tests."""
+        words = shlex.split(line)
+        if words[0] != "relay":
+            return shell(scene, who, line)
+        env = {**scene.env, **module.SESSIONS[who]}
+        done = stage.run(None, *words[1:], cwd=scene.project, **env)
+        return scene.steady(done.out + done.err)
+
+    module.Scene.run = run
     before = (ROOT / name).read_text()
-    assert transcripts().rewritten(before) == before, "run docs/transcripts.py"
+    assert module.rewritten(before) == before, "run docs/transcripts.py"
     assert "```console" in before
 
 

@@ -76,8 +76,13 @@ def names_bound_in(function):
     return names | {n.id for n in stores}
 
 
+@functools.cache
 def references():
     """Every use of a top-level name at run time: the name and the line."""
+    return [*each_reference()]
+
+
+def each_reference():
     for top in TREE.body:
         functions = (f for f in ast.walk(top) if isinstance(f, (ast.FunctionDef, ast.Lambda)))
         own = set().union(*map(names_bound_in, functions))

@@ -398,7 +398,9 @@ def test_a_project_of_any_name_carries_a_turn(stage, name):
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)
-def test_a_relay_in_a_folder_of_any_name_prints_commands_that_can_be_pasted(stage, name):
+def test_a_relay_in_a_folder_of_any_name_prints_commands_that_can_be_pasted(
+    stage, monkeypatch, name
+):
     folder = os.path.join(os.fsencode(stage.folder), b"bin of " + os.fsencode(name))
     os.mkdir(folder)
     relay = os.fsdecode(folder) + "/relay"
@@ -408,10 +410,9 @@ def test_a_relay_in_a_folder_of_any_name_prints_commands_that_can_be_pasted(stag
         os.symlink(SCRIPT, relay)
     stage.ok("claude", "bootstrap", "--topic", "t")
     env = stage.env("codex", LC_ALL="C.UTF-8")
-    told = subprocess.run(
-        (relay, "next"), cwd=stage.project, env=env, capture_output=True, timeout=30
-    )
-    command = told.stdout.rstrip(b"\n").partition(b"next: ")[2].replace(b"--wait", b"--exit-code")
+    monkeypatch.setattr("conftest.SCRIPT", relay)
+    told = os.fsencode(stage.ok("codex", "next").out)
+    command = told.rstrip(b"\n").partition(b"next: ")[2].replace(b"--wait", b"--exit-code")
     again = subprocess.run(
         command, shell=True, cwd=stage.project, env=env, capture_output=True, timeout=30
     )

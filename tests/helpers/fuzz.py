@@ -176,7 +176,7 @@ VALUES = (
 def sidecar_case(dice, ground):
     row = json.loads(dice.choice(ground.examples["sidecar"]))
     if dice.random() < 0.7:
-        row["folded"] = ground.relay.set_id(ground.pair().scan().stems)
+        row["folded"] = ground.relay.set_id(ground.relay.Listing(ground.pair()).stems)
     about = {"digest": "f" * 64, "base": "a" * 40, "head": "b" * 40, "tree": "t", "count": 2}
     row["changeset"] = about | {"files": {"pay.py": "x", "a b": "deleted"}}
     answer = {"id": "2.1", "verb": "fixed", "text": "x", "detail": "", "of": "002-codex-review"}
@@ -524,8 +524,8 @@ def read_rsync(ground, case, dice):
     far = relay.Far.__new__(relay.Far)
     far.left, far.scratch, far.host, far.name = [], "/x", "host", "host:/x"
     far._remote, far.remote = far.name, ""
-    far._rsync = lambda *_: case
-    entries = far.listing(["- *"])
+    far._rsync = lambda *_: case + b"\ndrwxr-xr-x 1 2026/01/01 00:00:00 .git\n"
+    entries = far.ledger()
     for pair in relay.far_pairs(entries).values():
         assert relay.is_slug(pair.slug) and all(map(relay.travels, pair.names))
     for path in entries:
@@ -566,13 +566,15 @@ def read_name(ground, case, dice):
     name = relay.parse_name(stem)
     assert name is None or name.stem == stem
     assert (name.author if name else "") == relay.author_of(stem)
-    for test in (relay.is_author, relay.is_topic, relay.is_slug, relay.is_remote_host):
+    for test in (relay.is_author, relay.is_slug, relay.is_remote_host):
         assert not test(text) or relay.visible(text) == text
     for test in (relay.is_remote_path, relay.travels, relay.is_project_path, relay.is_secret_name):
         test(text)
     for show in (relay.display_path, relay.shell_quoted, relay.in_quotes, relay.word_or_quotes):
         assert relay.visible(show(text)) == show(text) and "\n" not in show(text)
-    relay.Listing(ground.pair(), [stem]).incomplete()
+    listing = relay.Listing(ground.pair())
+    listing.files = frozenset([stem])
+    listing.incomplete()
     relay.nearest(text[:60], ("next", "send"))
 
 
