@@ -494,6 +494,9 @@ def test_words_in_quotes_cannot_close_them_and_json_drives_no_terminal(relay, at
     assert QUOTED.fullmatch(quoted) and len(quoted) <= 122 and relay.visible(quoted) == quoted
     markdown = relay.md_escaped(quoted)
     assert QUOTED.fullmatch(markdown), "in Markdown, too"
-    for content in (relay.json_document({attack: [attack]}), relay.json_line({attack: [attack]})):
+    for content in (
+        relay.json_document({attack: [attack]}),
+        relay.json_document({attack: [attack]}, None),
+    ):
         assert json.loads(content) == {attack: [attack]}
         assert relay.visible(content.decode()) == content.decode()
