@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import pathlib
 import random
 import re
 import stat
@@ -656,6 +658,19 @@ def one_run_counts(found):
     assert all(run["argv"] == ["true", "one"] and run.get("code") in (None, 0) for run in runs)
 
 
+def wait_for_what_it_started(copy):
+    """The relays that a killed doctor had started in its scratch ledger live on for a moment."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        places = []
+        for process in pathlib.Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                places.append(os.readlink(process))
+        if not any(place.startswith(f"{copy.shared}/") for place in places):
+            return
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("name", ONCE)
 def test_killed_at_any_call_and_run_again_it_is_done_once_and_leaves_no_litter(
     stage, tmp_path, name
@@ -676,6 +691,7 @@ def test_killed_at_any_call_and_run_again_it_is_done_once_and_leaves_no_litter(
         words = case.words(copy)
         if name == "doctor_fix":  # How often it looks for its waiter differs: it may get further.
             tracer.run(copy, case.author, words, f"{point.call}:signal=KILL:when={point.k}")
+            wait_for_what_it_started(copy)
         else:
             tracer.kill(copy, case.author, words, point)
         return copy, words

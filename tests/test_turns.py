@@ -566,7 +566,9 @@ def test_the_cap_counts_anew_after_continue_and_stops_a_send(stage):
         assert stage.ok(author, "next", **more).action == action
     assert stage.ok(author, "wait", "--timeout", "0", **more).code == 0
     done = stage.run(author, "send", "--kind", "review", "--file", stage.file(BODY), **more)
-    assert done.code == 2 and done.err.rstrip().endswith("continue")
+    hint = done.err.rstrip().split("hint: ")[1]
+    user_types = f" {SCRIPT} continue --pair-id "
+    assert done.code == 2 and user_types in hint, "Codex cannot ask its user about the command"
 
 
 def test_a_later_decision_asks_again_after_continue(stage):

@@ -10,6 +10,7 @@ import struct
 LARGEST = 1 << 20
 USUAL = {
     ("ls-files", "-z"),
+    ("worktree", "list"),
     ("rev-parse", "--git-path"),
     ("ls-tree", "-r"),
     ("cat-file", "--batch"),
@@ -100,15 +101,15 @@ def remembering(relay, path: str):
         return known[key]._replace(tree=relay.tree_id(top))
 
     def git_run(git, *args, stdin=b"", env=None, ok=(0,)):
-        top = git.directory
+        top, folder = git.directory, os.fsencode(os.path.dirname(git.directory))
         is_usual = args[:2] in USUAL and os.path.isdir(f"{top}/.git")
         state = tree_state(top, LEDGER, path) if is_usual else None
         key = args, stdin, tuple(ok), git._command, state
         if state is None or key not in known:
             printed = run(git, *args, stdin=stdin, env=env, ok=ok)
-            if state is None or os.fsencode(os.path.dirname(top)) in printed:
+            if state is None:
                 return printed
-            known[key] = printed
-        return known[key]
+            known[key] = printed.replace(folder, b"\0folder\0")
+        return known[key].replace(b"\0folder\0", folder)
 
     return change_set, git_run

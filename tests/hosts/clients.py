@@ -21,7 +21,12 @@ from conftest import ROOT
 from hosts.model import Model
 
 CLAUDE_VERSION, CODEX_VERSION = "2.1.330", "0.169.0"
-PACKAGES = (f"@anthropic-ai/claude-code@{CLAUDE_VERSION}", f"@openai/codex@{CODEX_VERSION}")
+OPENCODE_VERSION = "1.18.33"
+PACKAGES = (
+    f"@anthropic-ai/claude-code@{CLAUDE_VERSION}",
+    f"@openai/codex@{CODEX_VERSION}",
+    f"opencode-ai@{OPENCODE_VERSION}",
+)
 # Outside the temporary folders: Codex's sandbox may write those, and the launcher keeps no bytecode there.
 BASE = (
     pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
@@ -35,11 +40,12 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 def installed():
     """The folder of the clients' packages: RELAY_TEST_CLIENTS, else one that npm fills once. Skips where it cannot."""
     folder = pathlib.Path(
-        os.environ.get("RELAY_TEST_CLIENTS") or BASE / f"clients-{CLAUDE_VERSION}-{CODEX_VERSION}"
+        os.environ.get("RELAY_TEST_CLIENTS")
+        or BASE / f"clients-{CLAUDE_VERSION}-{CODEX_VERSION}-{OPENCODE_VERSION}"
     )
-    if not (programs(folder)["claude"].exists() and programs(folder)["codex"].exists()):
+    if not all(path.exists() for path in programs(folder).values()):
         if not shutil.which("npm"):
-            pytest.skip("there is no npm, so no real Claude Code and Codex")
+            pytest.skip("there is no npm, so no real clients")
         folder.mkdir(parents=True, exist_ok=True)
         # The native programs come as packages of their own; --force, for npm under Node 20 would refuse the exact version.
         command = (
@@ -65,6 +71,7 @@ def programs(folder):
     found = {
         "claude": sorted(modules.glob("@anthropic-ai/claude-code-*/claude")),
         "codex": sorted(modules.glob("@openai/codex-*/vendor/*/bin/codex")),
+        "opencode": sorted(modules.glob("opencode-linux-*/bin/opencode")),
     }
     return {name: paths[0] if paths else modules / "missing" for name, paths in found.items()}
 
@@ -114,6 +121,7 @@ class Scene:
         self.relays = {
             "claude": f"{self.home}/.claude/skills/agent-relay/bin/relay",
             "codex": f"{self.home}/.agents/skills/agent-relay/bin/relay",
+            "opencode": f"{self.home}/.agents/skills/agent-relay/bin/relay",
         }
         for words in (
             ("init", "-q", "-b", "main"),
@@ -220,6 +228,16 @@ class Scene:
             seconds,
             env,
         )
+
+    def opencode(self, prompt="go", *arguments, part=None, seconds=90, **env):
+        """`opencode run`, to its end; its provider is the same model."""
+        options = {"baseURL": f"http://127.0.0.1:{self.model.port}/v1", "apiKey": KEY}
+        config = {"provider": {"anthropic": {"options": options}}, "autoupdate": False}
+        config |= {"model": "anthropic/claude-sonnet-4-5", "share": "disabled"}
+        path = self.home / ".config/opencode/opencode.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(config))
+        return self._run("opencode", ("run", *arguments, prompt), part, seconds, env)
 
     def _run(self, host, words, part, seconds, env):
         if part is not None:

@@ -109,7 +109,7 @@ class Model:
     """Both APIs on one port; `claude` and `codex` are parts, and may be exchanged while it runs."""
 
     def __init__(self, claude=(), codex=()):
-        self.parts = {"claude": claude, "codex": codex}
+        self.parts = {"claude": claude, "codex": codex, "opencode": ()}
         self.requests = []
         self._lock = threading.Lock()
         model = self
@@ -200,10 +200,11 @@ class Model:
         ]
 
     def anthropic(self, body):
-        main = any(tool.get("name") == "Bash" for tool in body.get("tools") or [])
-        blocks = [
-            self._block(step) for step in self._step("claude", list(claude_turns(body)), body, main)
-        ]
+        names = {tool.get("name") for tool in body.get("tools") or []}
+        host = "opencode" if "bash" in names else "claude"  # OpenCode speaks this API, too.
+        turns = list(claude_turns(body))
+        main = bool(names & {"Bash", "bash"})
+        blocks = [self._block(step, host) for step in self._step(host, turns, body, main)]
         usage = {
             "input_tokens": 1000,
             "output_tokens": 10,
@@ -236,10 +237,11 @@ class Model:
         yield {"type": "message_stop"}
 
     @staticmethod
-    def _block(step):
+    def _block(step, host):
         if "say" in step:
             return {"type": "text", "text": step["say"]}
-        name, given = step.get("tool", "Bash"), step.get("input")
+        shell = "bash" if host == "opencode" else "Bash"
+        name, given = step.get("tool", shell), step.get("input")
         if "sh" in step:
             more = {key: value for key, value in step.items() if key not in ("sh", "delay")}
             given = {"command": step["sh"], "description": "a step", **more}

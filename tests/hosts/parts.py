@@ -35,7 +35,7 @@ class Agent:
             named = re.findall(r"(/\S+/bin/relay) next", last.text)
             return f"{named[-1] if named else self.relay} next"
         before = calls_of(turns)[-1]
-        if before.name in ("Write", "apply_patch"):
+        if before.name in ("Write", "write", "apply_patch"):
             return self._send(turns)
         if "run_in_background" in before.text:
             return {"say": "I wait."}
@@ -77,6 +77,9 @@ class Agent:
                 "tool": "Write",
                 "input": {"file_path": f"{self.project}/{self._file(sent)}", "content": text},
             }
+        if self.host == "opencode":
+            path = f"{self.project}/{self._file(sent)}"
+            return {"tool": "write", "input": {"filePath": path, "content": text}}
         lines = "".join(f"+{line}\n" for line in text.rstrip("\n").split("\n"))
         return {"patch": f"*** Begin Patch\n*** Add File: {self._file(sent)}\n{lines}*** End Patch"}
 
