@@ -627,7 +627,9 @@ class Search:
 
     def send(self, author, kind):
         o, dice = self.oracle, self.dice
-        found = [dice.choice([*RELAY.SEVERITIES])] if kind == "review" and dice.random() < 0.2 else []
+        found = (
+            [dice.choice([*RELAY.SEVERITIES])] if kind == "review" and dice.random() < 0.2 else []
+        )
         verdict = (
             dice.choice(("", "approve", "approve", "approve", "changes"))
             if kind == "review"
