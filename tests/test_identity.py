@@ -582,11 +582,11 @@ def test_a_new_session_of_the_same_host_takes_the_binding_over_in_silence(stage,
     "command, ends",
     [
         ("bootstrap --topic u", 2),  # bound by its host already: no second pair
-        ("pair join $SLUG", 0),
-        ("pair ensure", 0),
+        pytest.param("pair join $SLUG", 0, marks=pytest.mark.slow),
+        pytest.param("pair ensure", 0, marks=pytest.mark.slow),
         ("claim --kind note", 0),
         ("wait --timeout 0", 10),
-        ("pair leave", 0),
+        pytest.param("pair leave", 0, marks=pytest.mark.slow),
     ],
 )
 def test_whatever_a_new_session_types_first_finds_its_hosts_pair(stage, host, command, ends):
