@@ -508,7 +508,7 @@ def test_json_that_is_no_utf_8_or_no_object_is_malformed(relay):
             relay.parse_json_object(content)
 
 
-@pytest.mark.parametrize(("depth", "fine"), [(1, True), (100, True), (101, False), (9999, False)])
+@pytest.mark.parametrize(("depth", "fine"), [(1, True), (100, True), (200_000, False)])
 def test_json_is_read_to_a_depth_that_all_that_handles_it_goes_to(relay, depth, fine):
     for content in (b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth):
         try:

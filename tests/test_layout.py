@@ -23,10 +23,8 @@ ENVIRONMENT = {"os.environ", "os.getenv", "os.getcwd"}
 CLOCK = {"time.time", "time.monotonic", "time.sleep"}
 PRINTS = {"print", "sys.stdout", "sys.stderr"}
 APART = {
-    ("demo and watch", "os.mkdir"),  # The scratch project is no part of a ledger.
-    ("sync", "os.mkdir"),  # Nor is its private staging directory,
-    ("sync", "os.rename"),  # from which whole files are moved into place.
-    ("doctor", "os.link"),  # It tries what the file system can do.
+    ("sync", "os.mkdir"),  # Its private staging directory is no part of a ledger;
+    ("sync", "os.rename"),  # whole files are moved from it into place.
 }
 
 
@@ -58,7 +56,7 @@ def uses(names):
     [
         (OPENS | WRITES | STARTS | ENVIRONMENT | CLOCK | PRINTS, set(SECTIONS) - PURE),
         (WRITES, {"files", "environment"}),
-        (STARTS, {"environment", "demo"}),
+        (STARTS, {"environment"}),
         (ENVIRONMENT, {"environment"}),
         (PRINTS, {"command line"}),
     ],
