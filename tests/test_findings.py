@@ -236,14 +236,14 @@ def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
 def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
     rows = reviewed(
         findings(
-            "- blocker a.py:1: One", "2. **Major**: `b.py` Two", "minor -: Three", "  - a detail"
+            "- blocker a.py:1: One", "2. **Major**: `a.py` Two", "minor -: Three", "  - a detail"
         )
     )["findings"]
     assert [
         (row["severity"], row["path"], row["line"], row["text"], row["detail"]) for row in rows
     ] == [
         ("blocker", "a.py", "1", "One", ""),
-        ("major", "b.py", "", "Two", ""),
+        ("major", "a.py", "", "Two", ""),
         ("minor", "", "", "Three", "- a detail"),
     ]
     stage.send(
