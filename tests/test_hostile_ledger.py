@@ -214,7 +214,7 @@ class watched_also:
     """Keeps the paths of other pairs whose session.json is read."""
 
     def __init__(self, shared, pair):
-        self.found, self.pair, self.real = [], str(pair), RELAY.read_with_stat
+        self.found, self.pair, self.real = [], str(pair), RELAY.read_file
 
     def __enter__(self):
         def read(path, *limit):
@@ -222,11 +222,11 @@ class watched_also:
                 self.found.append(path)
             return self.real(path, *limit)
 
-        RELAY.read_with_stat = read
+        RELAY.read_file = read
         return self.found
 
     def __exit__(self, *_):
-        RELAY.read_with_stat = self.real
+        RELAY.read_file = self.real
 
 
 def test_a_log_that_lies_cannot_flood_what_is_printed(stage):
