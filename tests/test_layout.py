@@ -159,5 +159,6 @@ def test_no_helper_of_the_tests_is_unused():
     """One that lost its last use is often a test that was lost."""
     sources = [path.read_text() for path in SCRIPT.parents[3].glob("tests/**/*.py")]
     words = Counter(word for source in sources for word in re.findall(r"\w+", source))
-    names = [getattr(node, "name", "") for source in sources for node in ast.parse(source).body]
-    assert [name for name in names if words[name] == 1 and not re.match("test_|pytest_", name)] == []
+    names = {getattr(node, "name", "") for source in sources for node in ast.parse(source).body}
+    helpers = {name for name in names if not re.match("test_|pytest_", name)}
+    assert {name for name in helpers if words[name] == 1} == set()
