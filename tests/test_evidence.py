@@ -87,14 +87,6 @@ def test_what_cannot_be_started_ends_as_env_ends_and_leaves_no_record(stage):
     assert records(stage) == []
 
 
-def test_a_script_without_a_first_line_runs_as_env_runs_it(stage):
-    asked(stage)
-    script = stage.file("exit 4\n", "script")
-    script.chmod(0o755)
-    assert subprocess.run(["env", str(script)]).returncode == 4
-    assert stage.run("codex", "run", "--", script).code == 4
-
-
 def test_relays_own_failure_is_125_and_nothing_is_run(stage):
     mark = stage.folder / "ran"
     command = ["--", "touch", mark]
@@ -684,15 +676,6 @@ def test_runs_at_once_are_all_kept(stage):
     assert sorted(row["tail"] for row in sidecar(path, 2)["evidence"]) == [
         f"{n}\n" for n in range(6)
     ]
-
-
-def stopped_before_tidying(stage, monkeypatch, act):
-    def killed(*_given):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as within:
-        within.setattr(RELAY, "_tidy", killed)
-        assert act().code == 130
 
 
 def test_the_run_that_counts_is_among_those_carried_however_many_there_are(stage, monkeypatch):

@@ -452,13 +452,13 @@ def test_each_artifact_but_the_latest_is_read_once_however_much_is_told_of_it(
     stage, reviewed, monkeypatch
 ):
     read = []
-    read_with_stat = RELAY.read_with_stat
+    read_file = RELAY.read_file
 
     def counting(path, *more, **options):
         read.append(path)
-        return read_with_stat(path, *more, **options)
+        return read_file(path, *more, **options)
 
-    monkeypatch.setattr(RELAY, "read_with_stat", counting)
+    monkeypatch.setattr(RELAY, "read_file", counting)
     stage.ok("claude", "log", "-p")
     names = [path.rpartition("/")[2] for path in read]
     texts = [name for name in names if re.match(r"\d{3}-.*\.(md|json)$", name)]
