@@ -678,15 +678,6 @@ def test_runs_at_once_are_all_kept(stage):
     ]
 
 
-def stopped_before_tidying(stage, monkeypatch, act):
-    def killed(*_given):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as within:
-        within.setattr(RELAY, "_tidy", killed)
-        assert act().code == 130
-
-
 def test_the_run_that_counts_is_among_those_carried_however_many_there_are(stage, monkeypatch):
     monkeypatch.setattr(RELAY, "MAX_RUNS", 3)
     path = asked(stage)

@@ -235,17 +235,19 @@ def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
 
 def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
     rows = reviewed(
-        findings("- blocker a.py:1: One", "* Major: b.py Two", "minor -: Three", "  - a detail")
+        findings(
+            "- blocker a.py:1: One", "2. **Major**: `a.py` - Two", "minor -: Three", "  - a detail"
+        )
     )["findings"]
     assert [
         (row["severity"], row["path"], row["line"], row["text"], row["detail"]) for row in rows
     ] == [
         ("blocker", "a.py", "1", "One", ""),
-        ("major", "b.py", "", "Two", ""),
+        ("major", "a.py", "", "Two", ""),
         ("minor", "", "", "Three", "- a detail"),
     ]
     stage.send(
-        "claude", "fix", dispositions("- 2.1: fixed: so", "2.2: Refuted no", "* 2.3 fixed so")
+        "claude", "fix", dispositions("- 2.1: fixed: so", "**2.2**: Refuted no", "* 2.3 fixed so")
     )
     assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed"}
 

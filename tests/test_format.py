@@ -733,9 +733,10 @@ def test_a_wrapped_line_fits_its_width_and_loses_no_word(relay):
 
 # ---- one file that holds body and prompt
 
-HEADINGS = "# A\n ## Next\n### Next\n## Nextdoor\n##Next\n> ## Next\n## next\n"
+HEADINGS = "# A\n ## Next\n### Next\n## Nextdoor\n##Next\n> ## Next\n## next steps\n"
 SPLIT = (
     *(("# A\n\n## Next\ndo it\n", "do it\n"), ("# A\n## Next", ""), ("# A\n## Next  \nx", "x")),
+    *(("# A\n## next\nx", "x"), ("# A\n## NEXT:\nx", "x")),
     *(("# A\n", None), ("", None), ("## Next\nx\n", "x\n"), ("``in``\n## Next\nx\n", "x\n")),
     *(("# A\n## Next\none\n## Next\ntwo\n", "two\n"), ("```\n## Next\n```\n", None)),
     *(("```\n## Next\n```\n## Next\nx\n", "x\n"), ("```\n~~~\n## Next\n", None)),
@@ -753,5 +754,7 @@ def test_the_last_next_heading_outside_a_fence_begins_the_prompt(relay, text, pr
     assert found == prompt and text.startswith(body)
     rest = text[len(body) :]
     assert (
-        rest == "" if prompt is None else re.fullmatch("## Next *\r?\n?", rest.removesuffix(found))
+        rest == ""
+        if prompt is None
+        else re.fullmatch("(?i)## next:? *\r?\n?", rest.removesuffix(found))
     )

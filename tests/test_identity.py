@@ -216,6 +216,15 @@ def test_a_session_id_is_taken_from_the_first_place_that_has_one(stage, env, wor
     assert told["instance_id"] == f"claude:{wanted[:8]}"
 
 
+def test_a_terminal_of_atuin_has_a_lasting_id(stage):
+    one, two = (
+        stage.ok(None, "whoami", "--json", RELAY_AUTHOR="gemini", ATUIN_SESSION="x").json
+        for _ in range(2)
+    )
+    assert one["agent_session_id"] == two["agent_session_id"] != ""
+    assert one["agent_session_id_source"] == "terminal"
+
+
 def test_without_a_terminal_there_is_no_lasting_id_and_nothing_binds(stage):
     stage.open_pair()
     before = stage.snapshot()

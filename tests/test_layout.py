@@ -153,3 +153,12 @@ def test_the_table_of_contents_repeats_the_banners(relay):
 def test_formatting_is_switched_off_in_the_header_only():
     assert re.findall(r"fmt: (?:off|skip)", SOURCE) == ["fmt: off"]
     assert SOURCE.index("fmt: off") < SOURCE.index("exec ")
+
+
+def test_no_helper_of_the_tests_is_unused():
+    """One that lost its last use is often a test that was lost."""
+    sources = [path.read_text() for path in SCRIPT.parents[3].glob("tests/**/*.py")]
+    words = Counter(word for source in sources for word in re.findall(r"\w+", source))
+    names = {getattr(node, "name", "") for source in sources for node in ast.parse(source).body}
+    helpers = {name for name in names if not re.match("test_|pytest_", name)}
+    assert {name for name in helpers if words[name] == 1} == set()

@@ -404,12 +404,3 @@ def test_preflight_answers_in_json_over_a_read_only_ledger(stage):
     stage.open_pair()
     done = read_only(stage, "codex", SCRIPT, "preflight", "--json")
     assert json.loads(done.stdout)
-
-
-STOPPED = """
-import os, sys, types
-relay = sys.modules["relay"] = types.ModuleType("relay")
-exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), relay.__dict__)
-relay._keep_draft = lambda *_: os._exit(9)
-relay.main(["claim", "--kind", "plan"], sys.argv[1])
-"""
