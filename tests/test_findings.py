@@ -236,7 +236,7 @@ def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
 def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
     rows = reviewed(
         findings(
-            "- blocker a.py:1: One", "2. **Major**: `a.py` Two", "minor -: Three", "  - a detail"
+            "- blocker a.py:1: One", "2. **Major**: `a.py` - Two", "minor -: Three", "  - a detail"
         )
     )["findings"]
     assert [

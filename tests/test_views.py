@@ -160,7 +160,8 @@ def test_status_lists_several_pairs_the_most_urgent_first(stage):
     lines = stage.ok(None, "status").out.rstrip("\n").split("\n")
     assert lines[1].startswith(urgent) and "YOUR MOVE" in lines[2]
     assert any(line.startswith(quiet) for line in lines[3:])
-    assert lines[-1].endswith(f"status --pair-id {urgent}")
+    assert any(line.endswith(f" continue --pair-id {urgent}") for line in lines[3:])
+    assert lines[-1].endswith(f" next --pair-id {quiet}")
     row = stage.ok(None, "status", "--json").json
     assert [pair["pair"] for pair in row["pairs"]] == [urgent, quiet]
     assert row["session"] is None and row["published"] == []
