@@ -145,6 +145,13 @@ def test_the_documents_list_exactly_the_problems_that_doctor_reports(relay):
     assert set(re.findall(r"(?m)^\| `([a-z]+\.[a-z-]+)` \|", text)) == set(relay.TROUBLES)
 
 
+def test_the_design_names_only_what_the_program_has():
+    text = (ROOT / "docs/design.md").read_text()
+    names = set(re.findall(r"`([A-Za-z_.]{3,})`", text)) - {"site", "python3", "flock"}
+    words = SCRIPT.read_text()
+    assert {name for name in names if name not in words} == set() and len(names) > 40
+
+
 def test_links_between_documents_lead_somewhere():
     for path in DOCUMENTS:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
