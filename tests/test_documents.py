@@ -149,7 +149,7 @@ def test_the_design_names_only_what_the_program_has():
     text = (ROOT / "docs/design.md").read_text()
     names = set(re.findall(r"`([A-Za-z_.]{3,})`", text)) - {"site", "python3", "flock"}
     words = SCRIPT.read_text()
-    assert {name for name in names if name not in words} == set() and len(names) > 40
+    assert {name for name in names if name not in words} == set() and len(names) > 30
 
 
 def test_links_between_documents_lead_somewhere():

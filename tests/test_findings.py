@@ -465,7 +465,7 @@ def test_a_refused_disposition_says_whose_it_is_and_what_would_be_right(stage):
     )
     assert told.code == 2 and lines_of(told) == [4, 5, 6, 7, 8, 9]
     for words in (
-        "2.1 is codex's finding; yours to say: fixed, refuted, deferred, wontfix",
+        f"2.1 is codex's finding; yours to say: {', '.join(RELAY.ANSWERS)}",
         "2.6 is settled (accepted); only codex can reopen it",
         "there is no finding 9.1",
         "there is no finding 2.99",
