@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SCRIPT
 
 SKILL = ROOT / "skills/agent-relay/SKILL.md"
 PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
@@ -129,6 +129,15 @@ def test_the_exit_codes_in_the_readme_are_the_programs(relay):
     listed = {int(code) for code in re.findall(r"`(\d+)` ", section)}
     names = "DONE REPORT REFUSED CHOOSE TIMED_OUT PEER_GONE PAIR_OVER ASK_USER BUG INTERRUPTED"
     assert listed == {getattr(relay, name) for name in names.split()}
+
+
+def test_troubleshooting_lists_every_variable_that_relay_reads():
+    text = (SKILL.parent / "references/troubleshooting.md").read_text()
+    section = text.partition("## Settings in the environment\n")[2].partition("\n## ")[0]
+    read = set(re.findall(r"\bRELAY_[A-Z_]*[A-Z]\b", SCRIPT.read_text()))
+    assert set(re.findall(r"RELAY_[A-Z_]+", section)) == read - {
+        "RELAY_SKIP"
+    }  # The launcher's own.
 
 
 def test_the_documents_list_exactly_the_problems_that_doctor_reports(relay):
