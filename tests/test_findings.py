@@ -236,20 +236,25 @@ def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
 def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
     rows = reviewed(
         findings(
-            "- blocker a.py:1: One", "2. **Major**: `a.py` - Two", "minor -: Three", "  - a detail"
+            "- blocker a.py:1: One",
+            "2. **Major**: b.py Two",
+            "minor -: Three",
+            "  - a detail",
+            "nit b.py:1 - `Four`",
         )
     )["findings"]
     assert [
         (row["severity"], row["path"], row["line"], row["text"], row["detail"]) for row in rows
     ] == [
         ("blocker", "a.py", "1", "One", ""),
-        ("major", "a.py", "", "Two", ""),
+        ("major", "b.py", "", "Two", ""),
         ("minor", "", "", "Three", "- a detail"),
+        ("nit", "b.py", "1", "- `Four`", ""),  # As 2.0 recorded it: `verify` compares.
     ]
     stage.send(
         "claude", "fix", dispositions("- 2.1: fixed: so", "**2.2**: Refuted no", "* 2.3 fixed so")
     )
-    assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed"}
+    assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed", "2.4": "open"}
 
 
 def test_a_fix_that_answers_nothing_says_what_is_still_unanswered(stage, reviewed):
