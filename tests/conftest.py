@@ -384,7 +384,8 @@ class Stage:
     def places(self, text):
         """Makes the places exist that the findings of a text name; git ignores the new files."""
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        names = r'(?m)^[-* ]*(?i:blocker|major|minor|nit):?[ \t]+("[^"\n]+"|[^\s"]\S*)'
+        severities = "|".join(RELAY.SEVERITIES)
+        names = rf'(?m)^[-* ]*(?i:{severities}):?[ \t]+("[^"\n]+"|[^\s"]\S*)'
         for name in re.findall(names, text):
             name = re.sub(r":[0-9-]*:?$", "", name.strip('"')).rstrip(":")
             path = self.project / name

@@ -858,13 +858,6 @@ def blob(content, algorithm="sha1"):
     return hashlib.new(algorithm, b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def lfs_pointer(content):
-    return b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n" % (
-        hashlib.sha256(content).hexdigest().encode(),
-        len(content),
-    )
-
-
 def based(stage, **files):
     """A base commit with some files; its id."""
     for path, content in (files or {"a.txt": "a\n", "b.txt": "b\n", "d/c.txt": "c\n"}).items():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ def test_the_summary_counts_pairs_and_checks(stage):
     stage.open_pair()
     checks = stage.ok("claude", "doctor", "--json").json["passed"]
     first = stage.ok("claude", "doctor").out.split("\n")[0]
-    assert first == f"all well: 1 pair, {len(checks)} checks" and len(checks) >= 15
+    assert first == f"all well: 1 pair, {len(checks)} checks" and len(checks) >= 20
     stage.shared.chmod(0o750)
     first = stage.run("claude", "doctor").out.split("\n")[0]
     assert first == f"1 warning: 1 pair, {len(checks)} checks"
@@ -84,12 +85,15 @@ def test_a_ledger_wider_than_its_owner_is_reported(stage, mode, status, severity
 
 
 @pytest.mark.parametrize("where", ["main", "below", "linked"])
-def test_a_committed_ledger_is_named_with_the_command_that_mends_it(stage, where):
+@pytest.mark.parametrize("info", [True, False])
+def test_a_committed_ledger_is_named_with_two_commands_that_mend_it(stage, where, info):
     pair = stage.open_pair()
     stage.send("claude", "plan")
     assert stage.ok("claude", "doctor").code == 0
     stage.git("add", "-f", ".shared")
     stage.git("commit", "-q", "-m", "oops")
+    if info:
+        (stage.project / ".git/info").mkdir(exist_ok=True)
     place = stage.project
     if where == "below":
         place = stage.project / "a b"
@@ -101,6 +105,8 @@ def test_a_committed_ledger_is_named_with_the_command_that_mends_it(stage, where
     rows = [row for row in done.json["findings"] if row["id"] == "ledger.tracked"]
     assert done.code == 1 and len(rows) == 1 + (where == "linked")
     for row in rows:
+        assert "git rm -r --cached .shared" in row["remedy"]
+        assert ("info/exclude" if info else ".gitignore") in row["remedy"]
         subprocess.run(["sh", "-c", row["remedy"]], cwd=place, check=True, capture_output=True)
     stage.git("commit", "-q", "-m", "not any more")
     assert stage.git("ls-files", ".shared") == "" and (pair / "001-claude-plan.md").exists()
@@ -114,7 +120,7 @@ def test_preflight_warns_of_a_committed_ledger(stage):
     stage.git("add", "-f", ".shared")
     done = stage.run("claude", "preflight", "--json")
     (row,) = (row for row in done.json["checks"] if row["name"] == "ledger.tracked")
-    assert done.code == 1 and row["status"] == "warn" and "rm -r --cached" in row["remedy"]
+    assert done.code == 1 and row["status"] == "warn" and "git rm" in row["remedy"]
 
 
 def test_an_issue_is_added_listed_shown_and_resolved(stage):
@@ -225,3 +231,51 @@ def test_relay_is_compiled_for_the_python_of_the_login_shell_and_doctor_names_a_
     assert "login shell" in cold()[1], "it is of another state of the script"
     stage.ok("claude", "hooks", "install", "--target", "both", **env)
     assert compiled()[0].read_bytes()[:16] == whole[:16] and cold() == []
+
+
+def test_preflight_says_of_a_file_system_what_it_tried(stage, monkeypatch):
+    """A check that is reported as passed was made: each of these faults changes one row."""
+    stage.open_pair()
+
+    def rows():
+        checks = stage.run("claude", "preflight", "--json").json["checks"]
+        return {row["name"]: (row["status"], row["detail"]) for row in checks}
+
+    sound = rows()
+    names = ("tmp_rename", "mtime_monotonic", "symlink_ops", "sha256_stable", "fsync_readback")
+    assert all(sound[f"fs.{name}"] == ("pass", "ok") for name in names)
+
+    real = os.lstat
+
+    class Back:
+        """The status of a file whose times run backwards."""
+
+        def __init__(self, status):
+            self.status = status
+
+        def __getattr__(self, name):
+            return 0.0 if name == "st_mtime" else getattr(self.status, name)
+
+    def lstat(path, **more):
+        status = real(path, **more)
+        return Back(status) if str(path).endswith("/second") else status
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", lstat)
+        changed = rows()
+    assert changed["fs.mtime_monotonic"][0] == "warn"
+    assert changed["fs.tmp_rename"] == sound["fs.tmp_rename"]
+
+
+def test_doctor_names_what_the_second_copy_lacks_and_how_large_it_is(stage):
+    """What a sandboxed host published since: it cannot write the git directory."""
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    done = stage.ok("claude", "doctor", "--json").json
+    (row,) = [row for row in done["passed"] if row["name"] == "second copy"]
+    assert re.fullmatch(r"\d+ KB in .*/\.git/relay", row["detail"])
+    (stage.project / f".git/relay/{pair.name}/001-claude-plan.ready").unlink()
+    infos = stage.ok("claude", "doctor", "--json").json["infos"]
+    assert [r["why"] for r in infos if r["id"] == "pair.uncopied"] == [
+        f"1 artifact of {pair.name} not in the second copy yet: 001-claude-plan"
+    ]

@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SCRIPT
 
 SKILL = ROOT / "skills/agent-relay/SKILL.md"
 PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
@@ -110,9 +110,18 @@ def test_the_skill_says_what_to_do_for_every_action(relay):
 
 @pytest.mark.parametrize("path", [SKILL, PROTOCOL, ROOT / "docs/concepts.md"], ids=lambda p: p.name)
 def test_the_documents_list_every_kind_severity_and_verb(relay, path):
-    text = path.read_text()
-    words = {*relay.KINDS, *relay.SEVERITIES, *relay.ANSWERS, *relay.RULINGS, *relay.VERDICTS}
+    text = " ".join(path.read_text().split())
+    words = {*relay.RULINGS, *relay.VERDICTS}
     assert {word for word in words if not re.search(rf"\b{word}\b", text)} == set()
+    for listed in (relay.KINDS, relay.SEVERITIES, relay.ANSWERS):
+        pattern = r"`?(?: \([^)]+\))?(?:,| or| and) `?".join(listed)
+        assert re.search(rf"\b{pattern}\b(?!, \w+\b)", text), f"expected: {', '.join(listed)}"
+
+
+def test_the_schema_of_statements_lists_the_severities(relay):
+    schema = json.loads((ROOT / "docs/statement.schema.json").read_text())
+    found = re.findall(r"'severity': {'enum': (\[[^]]+\])}", str(schema))
+    assert found == [str([*relay.SEVERITIES])]
 
 
 def test_the_exit_codes_in_the_readme_are_the_programs(relay):
@@ -122,9 +131,25 @@ def test_the_exit_codes_in_the_readme_are_the_programs(relay):
     assert listed == {getattr(relay, name) for name in names.split()}
 
 
+def test_troubleshooting_lists_every_variable_that_relay_reads():
+    text = (SKILL.parent / "references/troubleshooting.md").read_text()
+    section = text.partition("## Settings in the environment\n")[2].partition("\n## ")[0]
+    read = set(re.findall(r"\bRELAY_[A-Z_]*[A-Z]\b", SCRIPT.read_text()))
+    assert set(re.findall(r"RELAY_[A-Z_]+", section)) == read - {
+        "RELAY_SKIP"
+    }  # The launcher's own.
+
+
 def test_the_documents_list_exactly_the_problems_that_doctor_reports(relay):
     text = (SKILL.parent / "references/troubleshooting.md").read_text()
     assert set(re.findall(r"(?m)^\| `([a-z]+\.[a-z-]+)` \|", text)) == set(relay.TROUBLES)
+
+
+def test_the_design_names_only_what_the_program_has():
+    text = (ROOT / "docs/design.md").read_text()
+    names = set(re.findall(r"`([A-Za-z_.]{3,})`", text)) - {"site", "python3", "flock"}
+    words = SCRIPT.read_text()
+    assert {name for name in names if name not in words} == set() and len(names) > 30
 
 
 def test_links_between_documents_lead_somewhere():
@@ -219,3 +244,12 @@ def test_every_test_that_a_document_names_is_there():
     source = "".join(path.read_text() for path in ROOT.glob("tests/**/*.py"))
     names = set(re.findall(r"`(test_\w+)`", text))
     assert [name for name in names if f"def {name}(" not in source] == []
+
+
+def test_contributing_and_the_design_name_every_section_and_contributing_every_test_file(relay):
+    contents = re.findall(r"(?m)^ ?\d+ (\w+(?: \w+)*)  ", relay.__doc__)
+    for path in (TOP[1], ROOT / "docs/design.md"):
+        rows = ", ".join(re.findall(r"(?m)^\| ([a-z, ]+) \| ", path.read_text()))
+        assert [name for name in contents if not re.search(rf"\b{name}\b", rows)] == [], path.name
+    listed = re.findall(r"`tests/(test_\w+\.py)`", TOP[1].read_text())
+    assert sorted(listed) == sorted(path.name for path in ROOT.glob("tests/test_*.py"))

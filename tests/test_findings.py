@@ -26,16 +26,6 @@ def reviewed(stage):
     return send
 
 
-def test_every_severity_is_recorded(reviewed):
-    rows = reviewed(findings("blocker - A", "major - B", "minor - C", "nit - D"))["findings"]
-    assert [(row["severity"], row["path"], row["line"], row["text"]) for row in rows] == [
-        ("blocker", "", "", "A"),
-        ("major", "", "", "B"),
-        ("minor", "", "", "C"),
-        ("nit", "", "", "D"),
-    ]
-
-
 PLACES = {
     "-": ("", ""),
     "src/pay.py": ("src/pay.py", ""),
@@ -245,7 +235,13 @@ def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
 
 def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
     rows = reviewed(
-        findings("- blocker a.py:1: One", "* Major: b.py Two", "minor -: Three", "  - a detail")
+        findings(
+            "- blocker a.py:1: One",
+            "2. **Major**: b.py Two",
+            "minor -: Three",
+            "  - a detail",
+            "nit b.py:1 - `Four`",
+        )
     )["findings"]
     assert [
         (row["severity"], row["path"], row["line"], row["text"], row["detail"]) for row in rows
@@ -253,11 +249,12 @@ def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
         ("blocker", "a.py", "1", "One", ""),
         ("major", "b.py", "", "Two", ""),
         ("minor", "", "", "Three", "- a detail"),
+        ("nit", "b.py", "1", "- `Four`", ""),  # As 2.0 recorded it: `verify` compares.
     ]
     stage.send(
-        "claude", "fix", dispositions("- 2.1: fixed: so", "2.2: Refuted no", "* 2.3 fixed so")
+        "claude", "fix", dispositions("- 2.1: fixed: so", "**2.2**: Refuted no", "* 2.3 fixed so")
     )
-    assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed"}
+    assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed", "2.4": "open"}
 
 
 def test_a_fix_that_answers_nothing_says_what_is_still_unanswered(stage, reviewed):
@@ -473,7 +470,7 @@ def test_a_refused_disposition_says_whose_it_is_and_what_would_be_right(stage):
     )
     assert told.code == 2 and lines_of(told) == [4, 5, 6, 7, 8, 9]
     for words in (
-        "2.1 is codex's finding; yours to say: fixed, refuted, deferred, wontfix",
+        f"2.1 is codex's finding; yours to say: {', '.join(RELAY.ANSWERS)}",
         "2.6 is settled (accepted); only codex can reopen it",
         "there is no finding 9.1",
         "there is no finding 2.99",
@@ -683,15 +680,14 @@ def test_reopened_with_evidence_a_finding_keeps_its_number_and_counts(stage):
 
 def test_every_severity_is_recorded_listed_and_exported(stage):
     stage.open_pair()
-    block = "\n".join(
-        ["# Review", "", "```findings", *(f"{s} - Text of {s}" for s in RELAY.SEVERITIES)]
-    )
-    stage.send("claude", "review", f"{block}\n```\n")
-    assert [
-        row["severity"] for row in stage.ok("claude", "findings", "--json").json["findings"]
-    ] == [*RELAY.SEVERITIES]
-    told = stage.ok("claude", "export", "--sarif").out
-    assert all(f"Text of {severity}" in told for severity in RELAY.SEVERITIES)
+    stage.send("claude", "review", findings(*(f"{s} - Text of {s}" for s in RELAY.SEVERITIES)))
+    rows = stage.ok("claude", "findings", "--json").json["findings"]
+    assert [(row["severity"], row["path"], row["line"], row["text"]) for row in rows] == [
+        (severity, "", "", f"Text of {severity}") for severity in RELAY.SEVERITIES
+    ]
+    for form in (("--sarif",), ("--github",), ("--html", "-")):
+        exported = stage.ok("claude", "export", *form).out
+        assert all(f"Text of {severity}" in exported for severity in RELAY.SEVERITIES)
 
 
 def test_findings_lists_what_is_unsettled_unanswered_or_all(stage):
@@ -762,7 +758,7 @@ class History:
             blocks.append(
                 findings(
                     *(
-                        f"{dice.choice(('blocker', 'major', 'minor', 'nit'))} - {dice.random()}"
+                        f"{dice.choice([*RELAY.SEVERITIES])} - {dice.random()}"
                         for _ in range(dice.randint(1, 4))
                     )
                 )

@@ -370,6 +370,7 @@ GUARDED = (
     "{pair}/001-claude-plan.json",
     "{pair}/001-claude-plan.md.sha256",
     "{pair}/001-claude-plan.ready",
+    "{pair}/001-claude-plan.pack",
     "{pair}/002-codex-note.md",
     "{pair}/session.json",
     "{pair}/CLOSED",

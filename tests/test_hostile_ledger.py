@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
@@ -213,7 +214,7 @@ class watched_also:
     """Keeps the paths of other pairs whose session.json is read."""
 
     def __init__(self, shared, pair):
-        self.found, self.pair, self.real = [], str(pair), RELAY.read_with_stat
+        self.found, self.pair, self.real = [], str(pair), RELAY.read_file
 
     def __enter__(self):
         def read(path, *limit):
@@ -221,11 +222,11 @@ class watched_also:
                 self.found.append(path)
             return self.real(path, *limit)
 
-        RELAY.read_with_stat = read
+        RELAY.read_file = read
         return self.found
 
     def __exit__(self, *_):
-        RELAY.read_with_stat = self.real
+        RELAY.read_file = self.real
 
 
 def test_a_log_that_lies_cannot_flood_what_is_printed(stage):
@@ -262,15 +263,30 @@ HARD_NAMES = (
 )
 
 
-def hard_names_in(folder):
-    os.makedirs(folder, exist_ok=True)
-    for name in HARD_NAMES:
-        for before in (b"", b"001-", b"001-claude-", b".", b"claude-", b".new."):
-            for suffix in (b"", b".md", b".ready", b".jsonl", b".json", b".tmp", b".mark"):
-                path = (
-                    os.fsencode(str(folder)) + b"/" + (before + name)[: 255 - len(suffix)] + suffix
-                )
-                os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+def test_names_that_could_drive_a_terminal_or_break_a_line_do_neither(stage):
+    pair, draft = two_pairs(stage)
+    places = (
+        "",
+        "_relay",
+        "_relay/bindings",
+        pair.name,
+        *(f"{pair.name}/{each}" for each in SIDES),
+    )
+    starts, ends = (
+        (b"", b"001-claude-", b".", b"claude-"),
+        (b"", b".md", b".ready", b".jsonl", b".tmp"),
+    )
+    for place in places:
+        directory = stage.shared / place
+        directory.mkdir(exist_ok=True)
+        for name in HARD_NAMES:
+            for start, end in itertools.product(starts, ends):
+                whole = (start + name)[: 255 - len(end)] + end
+                with open(os.fsencode(directory) + b"/" + whole, "wb"):
+                    pass
+    title = {"title": "\x1b[31mred\x9b", "project": "\x1b[0m", "created_at": "\x1b[31m"}
+    write_pair(stage.shared, "20260102-title", 1, **title)
+    all_tame(stage, pair, HOT, draft)
 
 
 def test_clocks_in_the_future_stop_nothing(stage):

@@ -1,4 +1,4 @@
-"""Who is asking, and how an instance comes to its pair: each case as promised, and where it refuses nothing is written."""
+"""Who is asking, and how an instance gets its pair: each case as promised; a refusal writes nothing."""
 
 from __future__ import annotations
 
@@ -214,6 +214,15 @@ def test_a_session_id_is_taken_from_the_first_place_that_has_one(stage, env, wor
     told = stage.ok("claude", "whoami", "--json", *words, **env).json
     assert (told["agent_session_id"], told["agent_session_id_source"]) == (wanted, source)
     assert told["instance_id"] == f"claude:{wanted[:8]}"
+
+
+def test_a_terminal_of_atuin_has_a_lasting_id(stage):
+    one, two = (
+        stage.ok(None, "whoami", "--json", RELAY_AUTHOR="gemini", ATUIN_SESSION="x").json
+        for _ in range(2)
+    )
+    assert one["agent_session_id"] == two["agent_session_id"] != ""
+    assert one["agent_session_id_source"] == "terminal"
 
 
 def test_without_a_terminal_there_is_no_lasting_id_and_nothing_binds(stage):
@@ -582,11 +591,11 @@ def test_a_new_session_of_the_same_host_takes_the_binding_over_in_silence(stage,
     "command, ends",
     [
         ("bootstrap --topic u", 2),  # bound by its host already: no second pair
-        ("pair join $SLUG", 0),
-        ("pair ensure", 0),
+        pytest.param("pair join $SLUG", 0, marks=pytest.mark.slow),
+        pytest.param("pair ensure", 0, marks=pytest.mark.slow),
         ("claim --kind note", 0),
         ("wait --timeout 0", 10),
-        ("pair leave", 0),
+        pytest.param("pair leave", 0, marks=pytest.mark.slow),
     ],
 )
 def test_whatever_a_new_session_types_first_finds_its_hosts_pair(stage, host, command, ends):

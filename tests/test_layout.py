@@ -23,10 +23,8 @@ ENVIRONMENT = {"os.environ", "os.getenv", "os.getcwd"}
 CLOCK = {"time.time", "time.monotonic", "time.sleep"}
 PRINTS = {"print", "sys.stdout", "sys.stderr"}
 APART = {
-    ("demo and watch", "os.mkdir"),  # The scratch project is no part of a ledger.
-    ("sync", "os.mkdir"),  # Nor is its private staging directory,
-    ("sync", "os.rename"),  # from which whole files are moved into place.
-    ("doctor", "os.link"),  # It tries what the file system can do.
+    ("sync", "os.mkdir"),  # Its private staging directory is no part of a ledger;
+    ("sync", "os.rename"),  # whole files are moved from it into place.
 }
 
 
@@ -58,7 +56,7 @@ def uses(names):
     [
         (OPENS | WRITES | STARTS | ENVIRONMENT | CLOCK | PRINTS, set(SECTIONS) - PURE),
         (WRITES, {"files", "environment"}),
-        (STARTS, {"environment", "demo"}),
+        (STARTS, {"environment"}),
         (ENVIRONMENT, {"environment"}),
         (PRINTS, {"command line"}),
     ],
@@ -155,3 +153,12 @@ def test_the_table_of_contents_repeats_the_banners(relay):
 def test_formatting_is_switched_off_in_the_header_only():
     assert re.findall(r"fmt: (?:off|skip)", SOURCE) == ["fmt: off"]
     assert SOURCE.index("fmt: off") < SOURCE.index("exec ")
+
+
+def test_no_helper_of_the_tests_is_unused():
+    """One that lost its last use is often a test that was lost."""
+    sources = [path.read_text() for path in SCRIPT.parents[3].glob("tests/**/*.py")]
+    words = Counter(word for source in sources for word in re.findall(r"\w+", source))
+    names = {getattr(node, "name", "") for source in sources for node in ast.parse(source).body}
+    helpers = {name for name in names if not re.match("test_|pytest_", name)}
+    assert {name for name in helpers if words[name] == 1} == set()

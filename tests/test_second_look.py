@@ -304,23 +304,6 @@ def test_looking_at_the_log_moves_no_binding(stage, one_host):
     assert stage.snapshot(stage.shared / "_relay" / "bindings") == before
 
 
-def test_a_file_that_changes_while_it_is_read_is_not_sent(stage, monkeypatch, relay):
-    pair, file, read, changed = stage.open_pair(), stage.file("# A\n" * 200_000), os.read, []
-
-    def reading(handle, size):
-        found = read(handle, size)
-        if os.fstat(handle).st_ino == file.stat().st_ino and not changed:
-            changed.append(True)
-            file.write_bytes(b"# Changed\n" + file.read_bytes() + b"tail\n")
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "read", reading)
-        done = stage.run("claude", "send", "--kind", "plan", "--file", file, "--next", "go")
-    assert done.code == 2 and "changed while it was read" in done.err
-    assert not bodies(pair)
-
-
 def test_a_heap_of_strange_drafts_and_marks_is_looked_through(stage):
     pair = stage.open_pair()
     for number in range(1, 300):
@@ -421,12 +404,3 @@ def test_preflight_answers_in_json_over_a_read_only_ledger(stage):
     stage.open_pair()
     done = read_only(stage, "codex", SCRIPT, "preflight", "--json")
     assert json.loads(done.stdout)
-
-
-STOPPED = """
-import os, sys, types
-relay = sys.modules["relay"] = types.ModuleType("relay")
-exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), relay.__dict__)
-relay._keep_draft = lambda *_: os._exit(9)
-relay.main(["claim", "--kind", "plan"], sys.argv[1])
-"""

@@ -68,15 +68,6 @@ def assert_same(machines, slug):
     return sorted(stems)
 
 
-def assert_same_but_litter(machines, slug):
-    for stage in (machines.here, machines.there):
-        for path in stage.shared.glob("_relay/.sync.*"):
-            shutil.rmtree(
-                path
-            )  # Ours is the process that "died"; it cannot be called dead while it lives.
-    return assert_same(machines, slug)
-
-
 def test_a_push_whose_rsync_stops_between_any_two_files_is_finished_by_the_next(near, monkeypatch):
     near.open_pair()
     near.here.send("claude", "plan")

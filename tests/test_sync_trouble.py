@@ -313,6 +313,20 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+def test_a_full_disk_there_is_named_and_what_is_there_stays_whole(tmp_path, sshd, small_disk):
+    machines = Machines(tmp_path / "two", sshd, there=small_disk)
+    slug = machines.open_pair()
+    for n in range(4):
+        machines.here.send("claude", "note", f"# {n}\n" + "x" * 300_000 + "\n")
+    done = machines.sync("push", "--only", "ledger")
+    assert done.code == 2 and "hint: " in done.err and "full" in done.err, done
+    assert len(list((machines.there.shared / slug).glob("*.ready"))) < 4
+    assert machines.there.ok("codex", "next").action != "damaged"
+    subprocess.run(["mount", "-o", "remount,size=8m", tmp_path / "two/small"], check=True)
+    assert machines.sync("push", "--only", "ledger").code == 0
+    assert len(list((machines.there.shared / slug).glob("*.ready"))) == 4
+
+
 def test_a_clock_an_hour_off_changes_nothing(near, monkeypatch):
     slug = near.open_pair()
     near.here.send("claude", "plan")

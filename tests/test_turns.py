@@ -414,7 +414,7 @@ def test_send_names_every_problem_at_once_and_writes_nothing(stage):
         "7",
     )
     assert done.code == 2
-    for said in ("prompt_for_next", "corrects", "in_reply_to"):
+    for said in ("prompt", "corrects", "in_reply_to"):
         assert said in done.err
     assert artifacts(pair) == [] and stage.litter() == []
     assert stage.ok("claude", "next").action == "start"
@@ -473,7 +473,7 @@ def test_continue_clears_what_waits_for_the_user(stage, reach):
     assert told.next == ("continue" if author == "claude" else "next")
     assert author == "claude" or " continue --pair-id " in told.out
     done = stage.ok(author, "continue", **more)
-    assert done.next == "next"
+    assert done.out.endswith(" next\n") and f"in {author}'s terminal: " in done.out
     told = stage.ok(author, "next", **more)
     assert told.action == "reply"
     assert pasted(stage, author, told).code == 0

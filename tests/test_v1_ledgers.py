@@ -1,9 +1,11 @@
-"""Ledgers of 1.x open as they are, go on, and stay readable to a 1.x reader."""
+"""Ledgers of 1.x open as they are, can be continued, and stay readable to a 1.x reader."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pathlib
 import time
 
 import pytest
@@ -292,6 +294,45 @@ def continued_by_steps(stage, slug):
         "--sync-needed",
     )
     return stage.ok("claude", "publish", draft)
+
+
+@pytest.mark.parametrize("continued", [continued_by_send, continued_by_steps])
+@pytest.mark.parametrize("name", ["active", "corrected", "worktree", "doubled", "fresh"])
+def test_a_pair_of_1_x_is_continued_and_1_x_reads_what_was_added(stage, relay, name, continued):
+    folder = opened(stage, name)
+    before = {path: state for path, state in v1.snapshot(folder).items() if state[0] is not None}
+    path = pathlib.Path(continued(stage, folder.name).out.split("\n")[0])
+    added, text = v1_reader.artifacts(folder)[path.stem], path.read_text()
+    assert added == relay.parse_artifact(text)[0]
+    more = {"sidecar_sha256", "changeset", "base_commit", "head_commit"}
+    assert added.keys() - set(v1.KEYS) <= more
+    known = [meta["seq"] for meta in v1.PAIRS[name].get("artifacts", ())]
+    assert added["seq"] == max(known, default=0) + 1 and added["kind"] == "review"
+    assert (
+        path.with_suffix(".md.sha256")
+        .read_text()
+        .startswith(hashlib.sha256(text.encode()).hexdigest())
+    )
+    after = v1.snapshot(folder)
+    assert {path: after.get(path) for path in before} == before
+    stage.ok("codex", "pair", "join", folder.name)
+    assert f"{added['seq']:03} review" in stage.ok("codex", "next").out
+    assert stage.litter() == []
+
+
+def test_a_draft_that_1_x_claimed_is_filled_and_published(stage):
+    folder = opened(stage, "active")
+    meta = {"seq": 4, "author": "claude", "kind": "review", "in_reply_to": 3}
+    draft = v1.draft(folder, ("codex", "claude"), **meta, prompt_for_next="TODO: say it\n")
+    v1.bind(stage.shared, "claude", "session-of-claude", "active")
+    assert stage.ok("claude", "next").action == "finish"
+    assert stage.run("claude", "publish", draft).code == 2
+    prompt, body = stage.file("mend 3\n"), stage.file("# b\n", "b.md")
+    words = ("--prompt-for-next-file", prompt, "--body-file", body)
+    stage.ok("claude", "draft", "set", draft, *words)
+    path = stage.ok("claude", "publish", draft).out.strip()
+    assert v1_reader.artifacts(folder)["004-claude-review"]["prompt_for_next"] == "mend 3\n"
+    assert path == f"{folder}/004-claude-review.md" and not draft.exists()
 
 
 def test_claim_takes_no_number_that_a_1_x_draft_holds(stage):
@@ -588,7 +629,7 @@ CHECKS = (
     "fs.posix_mode"
 ).split()
 ISSUE_KEYS = set(
-    "id created reporter project session severity area title status resolved_at resolution".split()
+    "id created reporter project pair severity area title status resolved_at resolution".split()
 )
 
 
@@ -700,3 +741,23 @@ def test_doctor_has_the_keys_of_1_x(stage):
     active, future = told["sessions"]
     assert set(active) >= SESSION_KEYS and set(active["drafts"][0]) == {"name", "age_seconds"}
     assert set(future) >= SESSION_KEYS | {"schema_error"}
+
+
+def test_issues_have_the_keys_of_1_x_and_unreadable_ones_are_listed(stage):
+    words = ("--title", "null", "--severity", "major", "--area", "cli", "--body", "# it\n")
+    path = pathlib.Path(stage.ok("claude", "issue", "add", *words).out.split("\n")[-2])
+    assert path.parent == pathlib.Path(stage.home) / ".agent-ledger/relay-issues"
+    meta = v1_reader.frontmatter(path.read_text())
+    assert meta.keys() == ISSUE_KEYS
+    assert (meta["title"], meta["status"], meta["resolution"]) == ("null", "open", None)
+    told = stage.ok("claude", "issue", "list", "--json").json
+    assert told.keys() == {"issues", "unreadable"} and told["issues"][0].keys() >= ISSUE_KEYS
+    shown = stage.ok("claude", "issue", "show", meta["id"][:10], "--json").json
+    assert (shown["frontmatter"], shown["body"].strip()) == (meta, "# it")
+    stage.ok("claude", "issue", "resolve", meta["id"], "--note", "12")
+    again = v1_reader.frontmatter(path.read_text())
+    assert (again["status"], again["resolution"]) == ("resolved", "12") and again["resolved_at"]
+    assert stage.ok("claude", "issue", "list", "--status", "open", "--json").json["issues"] == []
+    v1.put(f"{path.parent}/20240501T100000-0badf00d.md", b"\xff")
+    done = stage.run("claude", "issue", "list", "--status", "all", "--json")
+    assert done.code == 1 and len(done.json["unreadable"]) == 1 and len(done.json["issues"]) == 1

@@ -160,7 +160,8 @@ def test_status_lists_several_pairs_the_most_urgent_first(stage):
     lines = stage.ok(None, "status").out.rstrip("\n").split("\n")
     assert lines[1].startswith(urgent) and "YOUR MOVE" in lines[2]
     assert any(line.startswith(quiet) for line in lines[3:])
-    assert lines[-1].endswith(f"status --pair-id {urgent}")
+    assert any(line.endswith(f" continue --pair-id {urgent}") for line in lines[3:])
+    assert lines[-1].endswith(f" next --pair-id {quiet}")
     row = stage.ok(None, "status", "--json").json
     assert [pair["pair"] for pair in row["pairs"]] == [urgent, quiet]
     assert row["session"] is None and row["published"] == []
@@ -452,13 +453,13 @@ def test_each_artifact_but_the_latest_is_read_once_however_much_is_told_of_it(
     stage, reviewed, monkeypatch
 ):
     read = []
-    read_with_stat = RELAY.read_with_stat
+    read_file = RELAY.read_file
 
     def counting(path, *more, **options):
         read.append(path)
-        return read_with_stat(path, *more, **options)
+        return read_file(path, *more, **options)
 
-    monkeypatch.setattr(RELAY, "read_with_stat", counting)
+    monkeypatch.setattr(RELAY, "read_file", counting)
     stage.ok("claude", "log", "-p")
     names = [path.rpartition("/")[2] for path in read]
     texts = [name for name in names if re.match(r"\d{3}-.*\.(md|json)$", name)]

@@ -1,4 +1,4 @@
-"""`relay watch` follows what others publish, in a terminal, a pipe and as JSON, and writes nothing;
+"""`relay watch` follows what others publish, in a terminal and in a pipe, and writes nothing;
 `relay demo` plays a whole review."""
 
 from __future__ import annotations
@@ -62,38 +62,6 @@ def test_what_needs_the_person_comes_first_and_a_broken_pair_does_not_stop_the_v
     (bad / "session.json").write_text("{")
     shown = re.findall(r"(?m)^\S+-(started|asked|bad)\b", watched(stage).out)
     assert {*shown[:2]} == {"asked", "bad"} and shown[2] == "started"
-
-
-def json_lines(child):
-    """The `pairs` of each line, as it comes."""
-    for line in child.stdout:
-        yield json.loads(line)["pairs"]
-
-
-def test_json_is_one_line_for_each_change_until_nobody_reads(stage):
-    pair = stage.open_pair()
-    child = stage.spawn(None, "watch", "--json", "--interval", "0.3")
-    lines = json_lines(child)
-    try:
-        (row,) = next(lines)
-        assert (row["pair"], row["state"], row["seq"]) == (pair.name, "fresh", None)
-        assert row["path"] == str(pair) and not row["archived"] and row["open"] == {}
-        assert {*row["there"]} == {"claude", "codex"}
-        stage.send("claude", "review", "# R\n\n```findings\nnit - x\nmajor - y\n```\n")
-        row = next(rows[0] for rows in lines if rows[0]["state"] == "move")
-        assert (row["by"], row["author"], row["kind"], row["seq"]) == (
-            "codex",
-            "claude",
-            "review",
-            1,
-        )
-        assert row["open"] == {"major": 1, "nit": 1} and row["since"] > 1e9
-        child.stdout.close()
-        assert child.wait(timeout=20) == 0
-    finally:
-        child.kill()
-        child.wait()
-        child.stderr.close()
 
 
 # ---- in a real terminal
@@ -289,20 +257,5 @@ def test_the_demo_plays_a_whole_review_and_leaves_nothing(stage):
     assert done.code == 0 and not done.err, done
     assert {*stage.folder.iterdir()} == before
     assert "nothing was published" in done.out and "5 artifacts, 2 findings: all well" in done.out
-    assert done.out.count("who waited, had it ") == 5 and "005-claude-decision.ready" in done.out
+    assert done.out.count("who waited, had it ") == 5
     assert re.search(r"(?m)^  +Approved in .*; closed ", done.out)
-
-
-@pytest.mark.slow
-def test_the_kept_demo_has_what_its_last_lines_say_to_look_at(stage):
-    words, folder = ("demo", "--keep"), str(stage.folder)
-    done = stage.process(None, *words, cwd=stage.folder, TMPDIR=folder, timeout=120)
-    assert done.code == 0 and not done.err, done
-    project = re.search(r"(?m)^  cd (\S+)", done.out)[1]
-    assert re.search(r"(?m)^kept: (\S+)", done.out)[1] == project
-    looks = re.findall(r"(?m)^  \S+/relay (.*?) +#", done.out.split("To look at it:")[1])
-    shown = {look.split()[0]: stage.ok(None, *look.split(), cwd=project).out for look in looks}
-    assert [*shown] == ["status", "watch", "log", "export"]
-    assert "claude's move" in shown["status"] and "1 major, 1 minor" in shown["status"]
-    assert "-limits" in shown["watch"] and "accepted in 004" in shown["log"]
-    assert (pathlib.Path(project).parent / "page.html").stat().st_size > 5000

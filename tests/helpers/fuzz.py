@@ -587,7 +587,7 @@ def read_json(ground, case, dice):
     written = relay.json_document(value)
     again = relay.parse_json(written) if "inf" not in repr(value) else value
     assert repr(again) == repr(value)
-    json.loads(relay.json_line({"k": value}))
+    json.loads(relay.json_document({"k": value}, indent=None))
     assert relay.visible(written.decode()) == written.decode()
     relay.record_of(value if isinstance(value, dict) else {})
 
