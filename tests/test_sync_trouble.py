@@ -268,9 +268,7 @@ def test_what_is_killed_or_dropped_underway_is_said_and_finished_by_the_next_run
     if victim == "server":
         machines.sshd.start()
     done = machines.sync("push", "--only", "ledger")
-    assert done.code == 0 and re.search(
-        r"(?m)^  \d+ of \d+ files$", done.err
-    )  # It says how far it is, as this rsync is slow.
+    assert done.code == 0, done
     assert (machines.there.shared / slug / "001-claude-plan.ready").exists()
 
 
