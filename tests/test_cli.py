@@ -88,7 +88,7 @@ def test_every_reference_page_is_a_topic(stage):
         (["show", "x"], "from 1 to 999"),
         (["next", "--wait", "-1"], "--wait"),
         (["wait", "--timeout", "1e9"], "seconds"),
-        (["status", "--last", "0"], "above 0"),
+        (["status", "--last", "0"], "from 1 to 999"),
         (["status", "more"], "more"),
         (["pair", "join"], "SLUG"),
         (["close", "--outcome", "x"], "--reason"),
@@ -189,7 +189,14 @@ def test_json_parses_on_everything_that_looks(stage):
 
 def test_every_command_that_looks_has_json():
     lacking = {c.words for c in SHOWN if "--json" not in {each.name for each in c.arguments}}
-    assert lacking == {"demo", "run", "heartbeat start", "heartbeat stop", "heartbeat tick"}
+    assert lacking == {
+        "demo",
+        "run",
+        "watch",
+        "heartbeat start",
+        "heartbeat stop",
+        "heartbeat tick",
+    }
 
 
 # ---- few words

@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SCRIPT
 
 SKILL = ROOT / "skills/agent-relay/SKILL.md"
 PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
@@ -131,9 +131,25 @@ def test_the_exit_codes_in_the_readme_are_the_programs(relay):
     assert listed == {getattr(relay, name) for name in names.split()}
 
 
+def test_troubleshooting_lists_every_variable_that_relay_reads():
+    text = (SKILL.parent / "references/troubleshooting.md").read_text()
+    section = text.partition("## Settings in the environment\n")[2].partition("\n## ")[0]
+    read = set(re.findall(r"\bRELAY_[A-Z_]*[A-Z]\b", SCRIPT.read_text()))
+    assert set(re.findall(r"RELAY_[A-Z_]+", section)) == read - {
+        "RELAY_SKIP"
+    }  # The launcher's own.
+
+
 def test_the_documents_list_exactly_the_problems_that_doctor_reports(relay):
     text = (SKILL.parent / "references/troubleshooting.md").read_text()
     assert set(re.findall(r"(?m)^\| `([a-z]+\.[a-z-]+)` \|", text)) == set(relay.TROUBLES)
+
+
+def test_the_design_names_only_what_the_program_has():
+    text = (ROOT / "docs/design.md").read_text()
+    names = set(re.findall(r"`([A-Za-z_.]{3,})`", text)) - {"site", "python3", "flock"}
+    words = SCRIPT.read_text()
+    assert {name for name in names if name not in words} == set() and len(names) > 30
 
 
 def test_links_between_documents_lead_somewhere():
@@ -164,7 +180,7 @@ def test_the_protocol_names_everything_on_disk(relay, stage):
     names = {
         re.sub(r"\d{3}-[a-z]+-[a-z]+", "NNN-author-kind", path.name) for path in pair.iterdir()
     }
-    for name in (relay.SENTINEL, relay.BINDINGS, relay.CONFLICTS, "_archive/", "CLOSED", *names):
+    for name in (relay.SENTINEL, relay.BINDINGS, "_archive/", "CLOSED", *names):
         assert name in text, name
     for word in (*relay.KINDS, *relay.STATUSES):
         assert re.search(rf"\b{word}\b", text), word

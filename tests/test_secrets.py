@@ -499,11 +499,11 @@ def test_another_override_is_another_artifact(stage):
 NO_OVERRIDES = (
     ("--allow-secret aws-access-key:2", "--reason TEXT is missing"),
     ("--reason r", "--allow-secret, --accept-moved or --empty is missing"),
-    ("--allow-secret aws-access-key:3 --reason r", "there is no aws-access-key in that line"),
+    ("--allow-secret aws-access-key:3 --reason r", "nothing in these files"),
     ("--allow-secret all:2 --reason r", "expected KIND:LINE"),
     ("--allow-secret aws-access-key --reason r", "expected KIND:LINE"),
     ("--allow-secret aws-access-key:2 --reason a\nb", "one line"),
-    ("--allow-secret aws-access-key:02 --reason r", "there is no aws-access-key"),
+    ("--allow-secret aws-access-key:02 --reason r", "nothing in these files"),
 )
 
 

@@ -225,7 +225,8 @@ def test_colour_carries_nothing_alone(stage, asked):
         coloured = on_screen(stage, 80, *words, colour=True)
         bare = re.sub(r"\x1b\[\d+m", "", coloured)
         assert coloured != bare and "\x1b" not in bare
-        assert on_screen(stage, 80, *words, "--no-color", colour=True) == bare
+        plain = on_screen(stage, 80, *words, "--no-color", colour=True)
+        assert re.sub(r"\d+ s ago", "", plain) == re.sub(r"\d+ s ago", "", bare)
 
 
 def test_a_pipe_gets_plain_lines_that_are_not_wrapped(stage, asked):

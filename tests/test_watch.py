@@ -1,4 +1,4 @@
-"""`relay watch` follows what others publish, in a terminal, a pipe and as JSON, and writes nothing;
+"""`relay watch` follows what others publish, in a terminal and in a pipe, and writes nothing;
 `relay demo` plays a whole review."""
 
 from __future__ import annotations
@@ -62,31 +62,6 @@ def test_what_needs_the_person_comes_first_and_a_broken_pair_does_not_stop_the_v
     (bad / "session.json").write_text("{")
     shown = re.findall(r"(?m)^\S+-(started|asked|bad)\b", watched(stage).out)
     assert {*shown[:2]} == {"asked", "bad"} and shown[2] == "started"
-
-
-def json_lines(child):
-    """The `pairs` of each line, as it comes."""
-    for line in child.stdout:
-        yield json.loads(line)["pairs"]
-
-
-def test_json_is_one_line_for_each_change_until_nobody_reads(stage):
-    pair = stage.open_pair()
-    child = stage.spawn(None, "watch", "--json", "--interval", "0.3")
-    lines = json_lines(child)
-    try:
-        (row,) = next(lines)
-        assert (row["pair"], row["path"]) == (pair.name, str(pair))
-        assert [(turn["who"], turn["action"]) for turn in row["headline"]] == [("claude", "start")]
-        stage.send("claude", "review", "# R\n\n```findings\nnit - x\nmajor - y\n```\n")
-        turns = (turn for rows in lines for turn in rows[0]["headline"])
-        assert "001 review" in next(turn["what"] for turn in turns if turn["who"] == "codex")
-        child.stdout.close()
-        assert child.wait(timeout=20) == 0
-    finally:
-        child.kill()
-        child.wait()
-        child.stderr.close()
 
 
 # ---- in a real terminal
@@ -282,15 +257,5 @@ def test_the_demo_plays_a_whole_review_and_leaves_nothing(stage):
     assert done.code == 0 and not done.err, done
     assert {*stage.folder.iterdir()} == before
     assert "nothing was published" in done.out and "5 artifacts, 2 findings: all well" in done.out
-    assert done.out.count("who waited, had it ") == 5 and "005-claude-decision.ready" in done.out
+    assert done.out.count("who waited, had it ") == 5
     assert re.search(r"(?m)^  +Approved in .*; closed ", done.out)
-
-
-@pytest.mark.slow
-def test_the_kept_demo_has_what_its_last_lines_say_to_look_at(stage):
-    words, folder = ("demo", "--keep"), str(stage.folder)
-    done = stage.process(None, *words, cwd=stage.folder, TMPDIR=folder, timeout=120)
-    assert done.code == 0 and not done.err, done
-    kept, look = re.findall(r"(?m)^(?:kept|to look at it there): (.+)", done.out)
-    words = look.removeprefix(f"{SCRIPT} ").split()
-    assert "accepted in 004" in stage.ok(None, *words, cwd=kept).out

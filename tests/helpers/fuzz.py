@@ -395,9 +395,7 @@ def read_closed(ground, case, dice):
     relay = ground.relay
     if dice.random() < 0.1:
         ground.read("PAIR/CLOSED", case, dice)
-    closings = relay.closings_in({}, case)
-    if closings:
-        assert relay.closings_in({}, relay.format_closings(closings)) == closings
+    relay.closing_lines(relay.parse_closed(case))
 
 
 def read_blocks(ground, case, dice):
@@ -525,11 +523,10 @@ def read_rsync(ground, case, dice):
     far.left, far.scratch, far.host, far.name = [], "/x", "host", "host:/x"
     far._remote, far.remote = far.name, ""
     far._rsync = lambda *_: case + b"\ndrwxr-xr-x 1 2026/01/01 00:00:00 .git\n"
-    entries = far.ledger()
-    for pair in relay.far_pairs(entries).values():
+    far.pairs = []
+    far.ledger()
+    for pair in far.pairs:
         assert relay.is_slug(pair.slug) and all(map(relay.travels, pair.names))
-    for path in entries:
-        relay.is_project_path(path)
     relay.one_line(far._trouble(12, case.decode("utf-8", "replace")).message)
 
 
@@ -568,7 +565,7 @@ def read_name(ground, case, dice):
     assert (name.author if name else "") == relay.author_of(stem)
     for test in (relay.is_author, relay.is_slug, relay.is_remote_host):
         assert not test(text) or relay.visible(text) == text
-    for test in (relay.is_remote_path, relay.travels, relay.is_project_path, relay.is_secret_name):
+    for test in (relay.is_remote_path, relay.travels, relay.is_secret_name):
         test(text)
     for show in (relay.display_path, relay.shell_quoted, relay.in_quotes, relay.word_or_quotes):
         assert relay.visible(show(text)) == show(text) and "\n" not in show(text)
