@@ -500,18 +500,6 @@ def test_a_linked_worktree_does_not_write_over_the_far_main_tree(near):
     )
 
 
-def test_a_large_file_on_a_slow_line_says_how_far_it_is(near, tmp_path):
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/rsync").write_text(
-        f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit=1500 "$@"\n'
-    )
-    (tmp_path / "bin/rsync").chmod(0o755)
-    (near.here.project / "big").write_bytes(os.urandom(6_000_000))
-    done = near.sync("push", "--only", "code", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
-    assert done.code == 0 and re.search(r"(?m)^  \d of 1 files$", done.err), done
-    assert tree(near.there.project) == tree(near.here.project)
-
-
 # ---------------------------------------------------------------- a far side that lies
 
 
