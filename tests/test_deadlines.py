@@ -1,4 +1,4 @@
-"""Nothing hangs: each place where relay could stand for ever has a deadline, and an end that is told in a sentence."""
+"""Nothing hangs: wherever relay could wait for ever it has a deadline, and one sentence says that it passed."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SCRIPT
 
 SKILL = ROOT / "skills/agent-relay/SKILL.md"
 PROTOCOL = ROOT / "skills/agent-relay/references/file-protocol.md"
@@ -131,9 +131,30 @@ def test_the_exit_codes_in_the_readme_are_the_programs(relay):
     assert listed == {getattr(relay, name) for name in names.split()}
 
 
+def test_troubleshooting_lists_every_variable_that_relay_reads():
+    text = (SKILL.parent / "references/troubleshooting.md").read_text()
+    section = text.partition("## Settings in the environment\n")[2].partition("\n## ")[0]
+    read = set(re.findall(r"\bRELAY_[A-Z_]*[A-Z]\b", SCRIPT.read_text()))
+    assert set(re.findall(r"RELAY_[A-Z_]+", section)) == read - {
+        "RELAY_SKIP"
+    }  # The launcher's own.
+
+
 def test_the_documents_list_exactly_the_problems_that_doctor_reports(relay):
     text = (SKILL.parent / "references/troubleshooting.md").read_text()
     assert set(re.findall(r"(?m)^\| `([a-z]+\.[a-z-]+)` \|", text)) == set(relay.TROUBLES)
+
+
+def test_the_design_and_the_protocol_name_only_what_the_program_has():
+    source = SCRIPT.read_text()
+    for path, pattern in (
+        (ROOT / "docs/design.md", r"[A-Za-z_.]{3,}"),
+        (PROTOCOL, r"[a-z]+_[a-z_]+"),
+    ):
+        names = set(re.findall(rf"`({pattern})`", path.read_text()))
+        elsewhere = {"site", "python3", "flock", "stop_hook_active"}  # Python's, a client's.
+        assert {name for name in names - elsewhere if name not in source} == set(), path.name
+        assert len(names) > 30, path.name
 
 
 def test_links_between_documents_lead_somewhere():
@@ -164,7 +185,7 @@ def test_the_protocol_names_everything_on_disk(relay, stage):
     names = {
         re.sub(r"\d{3}-[a-z]+-[a-z]+", "NNN-author-kind", path.name) for path in pair.iterdir()
     }
-    for name in (relay.SENTINEL, relay.BINDINGS, relay.CONFLICTS, "_archive/", "CLOSED", *names):
+    for name in (relay.SENTINEL, relay.BINDINGS, "_archive/", "CLOSED", *names):
         assert name in text, name
     for word in (*relay.KINDS, *relay.STATUSES):
         assert re.search(rf"\b{word}\b", text), word

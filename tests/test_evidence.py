@@ -1,4 +1,4 @@
-"""`relay run`: a command runs as it would without relay, and what it did is kept, once, for its author, on its tree."""
+"""`relay run`: a command runs as it would without relay, and its result is recorded once, for its author, with the tree it ran on."""
 
 from __future__ import annotations
 

@@ -236,20 +236,25 @@ def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
 def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
     rows = reviewed(
         findings(
-            "- blocker a.py:1: One", "2. **Major**: `a.py` - Two", "minor -: Three", "  - a detail"
+            "- blocker a.py:1: One",
+            "2. **Major**: b.py Two",
+            "minor -: Three",
+            "  - a detail",
+            "nit b.py:1 - `Four`",
         )
     )["findings"]
     assert [
         (row["severity"], row["path"], row["line"], row["text"], row["detail"]) for row in rows
     ] == [
         ("blocker", "a.py", "1", "One", ""),
-        ("major", "a.py", "", "Two", ""),
+        ("major", "b.py", "", "Two", ""),
         ("minor", "", "", "Three", "- a detail"),
+        ("nit", "b.py", "1", "- `Four`", ""),  # As 2.0 recorded it: `verify` compares.
     ]
     stage.send(
         "claude", "fix", dispositions("- 2.1: fixed: so", "**2.2**: Refuted no", "* 2.3 fixed so")
     )
-    assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed"}
+    assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed", "2.4": "open"}
 
 
 def test_a_fix_that_answers_nothing_says_what_is_still_unanswered(stage, reviewed):
@@ -465,7 +470,7 @@ def test_a_refused_disposition_says_whose_it_is_and_what_would_be_right(stage):
     )
     assert told.code == 2 and lines_of(told) == [4, 5, 6, 7, 8, 9]
     for words in (
-        "2.1 is codex's finding; yours to say: fixed, refuted, deferred, wontfix",
+        f"2.1 is codex's finding; yours to say: {', '.join(RELAY.ANSWERS)}",
         "2.6 is settled (accepted); only codex can reopen it",
         "there is no finding 9.1",
         "there is no finding 2.99",

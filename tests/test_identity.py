@@ -1,4 +1,4 @@
-"""Who is asking, and how an instance comes to its pair: each case as promised, and where it refuses nothing is written."""
+"""Who is asking, and how an instance gets its pair: each case as promised; a refusal writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What relay writes is its user's alone, hidden from git, and nowhere but in the ledger and the issue folder."""
+"""What relay writes is its user's alone, hidden from git, and nowhere but in the ledger and the issue directory."""
 
 from __future__ import annotations
 

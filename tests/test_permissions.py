@@ -1,4 +1,4 @@
-"""Claude Code does not ask about relay's own harmless calls, and about nothing else is it told not to ask."""
+"""Claude Code does not ask about relay's own harmless calls, and asks about everything else as before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One project has one ledger, wherever in it one stands; what cannot be told is refused, and nothing is written."""
+"""One project has one ledger, from wherever in it relay is run; what is uncertain is refused, and nothing is written."""
 
 from __future__ import annotations
 

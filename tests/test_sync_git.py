@@ -258,7 +258,7 @@ def test_one_author_on_two_machines_adds_to_one_ref(stage, tmp_path):
 
 
 @slow
-def test_another_artifact_under_one_name_is_named_and_kept_aside(stage, tmp_path):
+def test_another_artifact_under_one_name_is_named_and_neither_is_written_over(stage, tmp_path):
     """Two machines of one author that were apart: the first that pushed has the name."""
     clones = Clones(tmp_path / "git", "claude", "codex", "again")
     clones.slug = clones.open_pair()
@@ -273,8 +273,7 @@ def test_another_artifact_under_one_name_is_named_and_kept_aside(stage, tmp_path
         assert done.code == 1 and f"conflict  {clones.slug}/001-claude-note" in done.out, done
     assert clones.refs() == before
     assert "# There" in (again.shared / clones.slug / "001-claude-note.md").read_text()
-    aside = list((again.shared / "_relay/conflicts" / clones.slug).glob("*.md"))
-    assert len(aside) == 1 and "# Here" in aside[0].read_text()
+    assert "differs from the one here" in done.out
 
 
 @slow
@@ -297,7 +296,7 @@ def test_a_wait_is_woken_by_what_the_other_side_pushes(turn):
 
 
 @slow
-def test_a_pair_closed_on_both_sides_keeps_both_reasons_and_a_new_clone_has_it_archived(turn):
+def test_a_pair_closed_on_both_sides_stays_as_each_closed_it_and_a_new_clone_has_it_archived(turn):
     turn.claude.ok("claude", "close", "--reason", "ours", **turn.settings)
     turn.codex.ok("codex", "close", "--reason", "theirs", "--no-archive", **turn.settings)
     for author, way in (
@@ -307,9 +306,10 @@ def test_a_pair_closed_on_both_sides_keeps_both_reasons_and_a_new_clone_has_it_a
         ("claude", "pull"),
     ):
         assert turn.sync(author, way).code == 0
-    for author in ("claude", "codex"):
-        told = turn.stages[author].ok(author, "log", "--pair-id", turn.slug).out
-        assert "ours" in told and "theirs" in told
+    for author, reason in (("claude", "ours"), ("codex", "theirs")):
+        told = turn.sync(author, "pull")
+        assert told.code == 0 and f"kept      {turn.slug}/CLOSED: was closed there too" in told.out
+        assert reason in turn.stages[author].ok(author, "log", "--pair-id", turn.slug).out
     shutil.rmtree(turn.codex.shared)
     turn.rows("codex", "pull")
     assert stems(turn.codex.shared / "_archive" / turn.slug) == stems(
@@ -597,7 +597,7 @@ def test_a_forged_artifact_is_damage_and_the_sound_ones_are_taken(turn):
 @slow
 def test_a_ref_of_somebody_who_is_not_in_the_pair_is_refused(turn):
     tip = turn.refs()[turn.ref + "claude"]
-    rows = [row for row in turn.files(tip) if row[1] in ("session.json", "README.md")]
+    rows = [row for row in turn.files(tip) if row[1] in ("session.json",)]
     note = {"004-mallory-note.md": b"x", "004-mallory-note.ready": b""}
     turn.commit(f"{turn.ref}mallory", *rows, **note)
     done = turn.sync("codex", "pull")
@@ -771,7 +771,7 @@ def test_the_same_over_ssh(over_ssh):
     ("lines", "said"),
     [
         ((" RemoteCommand /bin/true",), "broke off"),
-        ((" Port 1",), "cannot be reached"),
+        ((" Port 1",), "Connection refused"),
         ((" NoSuchOption yes",), "nosuchoption"),
         ((" ProxyCommand false",), "broke off"),
     ],
@@ -783,14 +783,14 @@ def test_ssh_settings_that_do_not_work_are_refused_with_what_helps(over_ssh, lin
     config.write_text(text.replace("Host far\n", "Host far\n" + "\n".join(lines) + "\n"))
     done = over_ssh.sync("claude", "push")
     assert done.code == 2 and said in done.err and "hint: " in done.err, done
-    assert ("git ls-remote origin" in done.err) == (said != "cannot be reached"), done
+    assert "git ls-remote origin" in done.err, done
 
 
 @slow
 def test_a_greeting_a_missing_repository_and_a_closed_door_are_named(over_ssh):
     clones = over_ssh
     clones.claude.git("remote", "set-url", "origin", "far:/nowhere.git")
-    assert "cannot be read" in clones.sync("claude", "push").err
+    assert "/nowhere.git" in clones.sync("claude", "push").err
     clones.claude.git("remote", "set-url", "origin", f"far:{clones.bare}")
     shell = clones.server.folder / "greeting"
     shell.write_text(
@@ -804,4 +804,4 @@ def test_a_greeting_a_missing_repository_and_a_closed_door_are_named(over_ssh):
     assert done.code == 2 and "prints text" in done.err, done
     key.write_text("")
     done = clones.sync("claude", "push")
-    assert done.code == 2 and "without a password" in done.err, done
+    assert done.code == 2 and "Permission denied" in done.err, done

@@ -132,7 +132,8 @@ def test_nobody_is_asked_for_a_password(stage, tmp_path, server, client):
     )
     assert (
         done.returncode == 2
-        and "without a password" in done.stdout
+        and "Permission denied" in done.stdout
+        and "try: ssh far true" in done.stdout
         and "assword:" not in done.stdout
     ), done
 
@@ -143,9 +144,9 @@ def shlex_join(words):
 
 def test_an_unreachable_host_is_named(machines):
     machines.settings = {"RSYNC_RSH": machines.sshd.shell + " -p 1"}
-    refused(machines, "cannot be reached", "start sshd there")
+    refused(machines, "Connection refused", "run the same command again, or try: ssh far true")
     machines.settings = {"RELAY_REMOTE_SSH": "no-such-host.invalid"}
-    refused(machines, "cannot be found", "correct RELAY_REMOTE_SSH")
+    refused(machines, "Could not resolve", "run the same command again, or try: ssh no-such-host")
 
 
 def set_client(sshd, *lines):
@@ -433,7 +434,7 @@ def test_what_gitignore_names_stays_and_strict_reads_it_as_git_does(machines, wa
     fill(source.project, private="no\n", tracked_dot_log="yes\n")
     source.git("add", "-f", "tracked.log")
     done = machines.sync(way)
-    assert done.code == 0 and (way == "pull" or "`!` rules" in done.err)
+    assert done.code == 0, done
     # rsync knows neither `!` nor blanks at the end of a rule nor info/exclude: on a push git's own word is added.
     assert (
         {"src/a", ".gitignore"}
@@ -450,7 +451,7 @@ def test_a_file_that_is_ignored_here_is_not_written_over_by_a_pull(near):
     fill(near.here.project, _dot_gitignore="*.env\n", my_dot_env="mine\n")
     fill(near.there.project, my_dot_env="theirs\n", a="a\n")
     done = near.sync("pull")
-    assert done.code == 1 and "skipped   my.env: is ignored here" in done.out, done
+    assert done.code == 0 and "my.env" not in done.out, done
     assert (near.here.project / "my.env").read_text() == "mine\n" and (
         near.here.project / "a"
     ).exists()
@@ -497,18 +498,6 @@ def test_a_linked_worktree_does_not_write_over_the_far_main_tree(near):
         ).code
         == 0
     )
-
-
-def test_a_large_file_on_a_slow_line_says_how_far_it_is(near, tmp_path):
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/rsync").write_text(
-        f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit=1500 "$@"\n'
-    )
-    (tmp_path / "bin/rsync").chmod(0o755)
-    (near.here.project / "big").write_bytes(os.urandom(6_000_000))
-    done = near.sync("push", "--only", "code", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
-    assert done.code == 0 and re.search(r"(?m)^  \d of 1 files$", done.err), done
-    assert tree(near.there.project) == tree(near.here.project)
 
 
 # ---------------------------------------------------------------- a far side that lies

@@ -1,4 +1,4 @@
-"""Not one byte of a damaged artifact is handed over, and every way of looking names it."""
+"""Not one byte of a damaged artifact is delivered, and every command that looks names it."""
 
 from __future__ import annotations
 

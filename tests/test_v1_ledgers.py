@@ -1,4 +1,4 @@
-"""Ledgers of 1.x open as they are, go on, and stay readable to a 1.x reader."""
+"""Ledgers of 1.x open as they are, can be continued, and stay readable to a 1.x reader."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ class Ground:
         (stage.home / ".codex" / "rules").mkdir(parents=True)
         self.issues = stage.folder / "issues"
         self.issues.mkdir()
-        self.ctx = relay.Context(stage.env("claude"), str(stage.project), relay.__file__, 0o22)
+        self.ctx = relay.Context(relay.__file__, stage.env("claude"), str(stage.project), 0o22)
         self.project = relay.find_project(self.ctx)
         self.pristine = stage.folder / "pristine"
         shutil.copytree(stage.shared, self.pristine)
@@ -395,9 +395,7 @@ def read_closed(ground, case, dice):
     relay = ground.relay
     if dice.random() < 0.1:
         ground.read("PAIR/CLOSED", case, dice)
-    closings = relay.closings_in({}, case)
-    if closings:
-        assert relay.closings_in({}, relay.format_closings(closings)) == closings
+    relay.closing_lines(relay.parse_closed(case))
 
 
 def read_blocks(ground, case, dice):
@@ -507,7 +505,7 @@ def read_number(ground, case, dice):
     relay, text = ground.relay, case.decode("utf-8", "replace")
     relay.age(relay.epoch(text))
     assert relay.age(relay.parse_duration(text))
-    ctx = relay.Context({"X": text}, "/", "relay", 0o22)
+    ctx = relay.Context("relay", {"X": text}, "/", 0o22)
     notes = ctx.progress = lambda note: None
     assert relay.number_setting(ctx, "X", 1.0) >= 0 and notes is ctx.progress
     for words in (("wait", "--timeout"), ("show",), ("status", "--last"), ("watch", "--interval")):
@@ -525,11 +523,10 @@ def read_rsync(ground, case, dice):
     far.left, far.scratch, far.host, far.name = [], "/x", "host", "host:/x"
     far._remote, far.remote = far.name, ""
     far._rsync = lambda *_: case + b"\ndrwxr-xr-x 1 2026/01/01 00:00:00 .git\n"
-    entries = far.ledger()
-    for pair in relay.far_pairs(entries).values():
+    far.pairs = []
+    far.ledger()
+    for pair in far.pairs:
         assert relay.is_slug(pair.slug) and all(map(relay.travels, pair.names))
-    for path in entries:
-        relay.is_project_path(path)
     relay.one_line(far._trouble(12, case.decode("utf-8", "replace")).message)
 
 
@@ -552,7 +549,7 @@ def read_dotgit(ground, case, dice):
     for content in (case, b"gitdir: " + bytes(common) + b"\n"):
         (directory / ".git").write_bytes(content)
         relay.is_worktree_of(str(directory), str(ground.stage.project))
-        ctx = relay.Context({"HOME": "/nonexistent"}, str(directory), "relay", 0o22)
+        ctx = relay.Context("relay", {"HOME": "/nonexistent"}, str(directory), 0o22)
         try:
             relay.find_project(ctx)
         except relay.Refusal as problem:
@@ -568,7 +565,7 @@ def read_name(ground, case, dice):
     assert (name.author if name else "") == relay.author_of(stem)
     for test in (relay.is_author, relay.is_slug, relay.is_remote_host):
         assert not test(text) or relay.visible(text) == text
-    for test in (relay.is_remote_path, relay.travels, relay.is_project_path, relay.is_secret_name):
+    for test in (relay.is_remote_path, relay.travels, relay.is_secret_name):
         test(text)
     for show in (relay.display_path, relay.shell_quoted, relay.in_quotes, relay.word_or_quotes):
         assert relay.visible(show(text)) == show(text) and "\n" not in show(text)

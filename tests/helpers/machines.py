@@ -178,7 +178,10 @@ def published(pair):
     names = {
         path.name: path.read_bytes()
         for path in pair.iterdir()
-        if path.is_file() and not path.name.startswith(".") and path.suffix != ".pack"
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.suffix != ".pack"
+        and path.name != "README.md"
     }
     names["session.json"] = json.dumps(json.loads(names["session.json"]), sort_keys=True).encode()
     return names
