@@ -41,7 +41,7 @@ def scan(stage, base="", cwd=None):
     os.environ.update(env)
     os.chdir(cwd or stage.project)
     try:
-        return RELAY.change_set(RELAY.context_here("relay"), base)
+        return RELAY.change_set(RELAY.Context("relay"), base)
     finally:
         os.chdir(here)
         os.umask(umask)

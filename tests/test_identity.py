@@ -356,6 +356,9 @@ def test_the_line_that_starts_the_peer_is_printed_until_it_is_there(stage):
     stage.send("claude", "plan", **env)
     waiting = stage.ok("claude", "next", **env)
     assert waiting.action == "wait" and line in waiting.out
+    for look in ("status", "watch"):
+        shown = stage.ok(None, look, **env).out
+        assert line in shown and "in codex's terminal: " in shown
     assert "second terminal" not in stage.ok("claude", "next", PATH="/usr/bin:/bin").out
     far = {**env, "RELAY_SYNC": "rsync"}
     assert "second terminal" not in stage.ok("claude", "next", **far).out, (
@@ -363,6 +366,7 @@ def test_the_line_that_starts_the_peer_is_printed_until_it_is_there(stage):
     )
     stage.ok("codex", "next")
     assert "second terminal" not in stage.ok("claude", "next", **env).out
+    assert "second terminal" not in stage.ok(None, "status", **env).out
     stage.ok("codex", "pair", "leave")
     assert "second terminal" not in stage.ok("claude", "next", **env).out, "it was there"
 

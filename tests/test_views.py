@@ -120,15 +120,15 @@ def test_status_says_whose_move_it_is_and_what_to_type(stage, asked):
 
 
 def test_status_says_for_how_long_a_move_has_been_waiting(stage, asked, monkeypatch):
-    context_here = RELAY.context_here
+    Context = RELAY.Context
 
-    def two_hours_later(invoked):
-        ctx = context_here(invoked)
+    def two_hours_later(*where, **how):
+        ctx = Context(*where, **how)
         now = ctx.now
         ctx.now = lambda: now() + 7200
         return ctx
 
-    monkeypatch.setattr(RELAY, "context_here", two_hours_later)
+    monkeypatch.setattr(RELAY, "Context", two_hours_later)
     assert "claude's move: reply to 002 review (changes), for 2 h" in stage.ok(None, "status").out
 
 

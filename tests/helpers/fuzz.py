@@ -229,7 +229,7 @@ class Ground:
         (stage.home / ".codex" / "rules").mkdir(parents=True)
         self.issues = stage.folder / "issues"
         self.issues.mkdir()
-        self.ctx = relay.Context(stage.env("claude"), str(stage.project), relay.__file__, 0o22)
+        self.ctx = relay.Context(relay.__file__, stage.env("claude"), str(stage.project), 0o22)
         self.project = relay.find_project(self.ctx)
         self.pristine = stage.folder / "pristine"
         shutil.copytree(stage.shared, self.pristine)
@@ -505,7 +505,7 @@ def read_number(ground, case, dice):
     relay, text = ground.relay, case.decode("utf-8", "replace")
     relay.age(relay.epoch(text))
     assert relay.age(relay.parse_duration(text))
-    ctx = relay.Context({"X": text}, "/", "relay", 0o22)
+    ctx = relay.Context("relay", {"X": text}, "/", 0o22)
     notes = ctx.progress = lambda note: None
     assert relay.number_setting(ctx, "X", 1.0) >= 0 and notes is ctx.progress
     for words in (("wait", "--timeout"), ("show",), ("status", "--last"), ("watch", "--interval")):
@@ -549,7 +549,7 @@ def read_dotgit(ground, case, dice):
     for content in (case, b"gitdir: " + bytes(common) + b"\n"):
         (directory / ".git").write_bytes(content)
         relay.is_worktree_of(str(directory), str(ground.stage.project))
-        ctx = relay.Context({"HOME": "/nonexistent"}, str(directory), "relay", 0o22)
+        ctx = relay.Context("relay", {"HOME": "/nonexistent"}, str(directory), 0o22)
         try:
             relay.find_project(ctx)
         except relay.Refusal as problem:

@@ -65,14 +65,14 @@ class Soak:
             "change_set",
             lambda ctx, *of: trees.get(of) or trees.setdefault(of, change_set(ctx, *of)),
         )
-        context_here = RELAY.context_here
+        Context = RELAY.Context
 
-        def in_fast_motion(invoked):
-            ctx = context_here(invoked)
+        def in_fast_motion(*where, **how):
+            ctx = Context(*where, **how)
             ctx.now = lambda: self.now
             return ctx
 
-        monkeypatch.setattr(RELAY, "context_here", in_fast_motion)
+        monkeypatch.setattr(RELAY, "Context", in_fast_motion)
         monkeypatch.setattr(RELAY, "main", functools.partial(self._main, RELAY.main))
         monkeypatch.setattr(RELAY, "open", self._opened, raising=False)
         seen_process, modified_at = RELAY.process, RELAY.modified_at
