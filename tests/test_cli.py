@@ -47,6 +47,8 @@ def test_every_command_has_help_and_every_flag_is_in_it(stage, command):
     for each in command.arguments:
         hidden = each.help == RELAY.HIDDEN
         assert hidden or not each.is_flag or f"{each.name}" in text
+        for choice in () if hidden else each.options.get("choices", ()):
+            assert choice in text
 
 
 @pytest.mark.parametrize("group", ["pair", "pairs", "issue", "heartbeat", "hooks"])

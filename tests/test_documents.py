@@ -158,9 +158,16 @@ def test_the_design_and_the_protocol_name_only_what_the_program_has():
 
 
 def test_links_between_documents_lead_somewhere():
+    def anchors(path):
+        heads = re.findall(r"(?m)^#+ (.+)$", path.read_text())
+        return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
     for path in DOCUMENTS:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for link in re.findall(r"\]\((?!https?:)([^)]+)", path.read_text()):
+            name, _, anchor = link.partition("#")
+            target = path.parent / name if name else path
+            assert target.exists(), f"{path.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{path.name}: {link}"
 
 
 def test_the_protocol_names_everything_on_disk(relay, stage):
