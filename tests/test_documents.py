@@ -145,17 +145,29 @@ def test_the_documents_list_exactly_the_problems_that_doctor_reports(relay):
     assert set(re.findall(r"(?m)^\| `([a-z]+\.[a-z-]+)` \|", text)) == set(relay.TROUBLES)
 
 
-def test_the_design_names_only_what_the_program_has():
-    text = (ROOT / "docs/design.md").read_text()
-    names = set(re.findall(r"`([A-Za-z_.]{3,})`", text)) - {"site", "python3", "flock"}
-    words = SCRIPT.read_text()
-    assert {name for name in names if name not in words} == set() and len(names) > 30
+def test_the_design_and_the_protocol_name_only_what_the_program_has():
+    source = SCRIPT.read_text()
+    for path, pattern in (
+        (ROOT / "docs/design.md", r"[A-Za-z_.]{3,}"),
+        (PROTOCOL, r"[a-z]+_[a-z_]+"),
+    ):
+        names = set(re.findall(rf"`({pattern})`", path.read_text()))
+        elsewhere = {"site", "python3", "flock", "stop_hook_active"}  # Python's, a client's.
+        assert {name for name in names - elsewhere if name not in source} == set(), path.name
+        assert len(names) > 30, path.name
 
 
 def test_links_between_documents_lead_somewhere():
+    def anchors(path):
+        heads = re.findall(r"(?m)^#+ (.+)$", path.read_text())
+        return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
     for path in DOCUMENTS:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for link in re.findall(r"\]\((?!https?:)([^)]+)", path.read_text()):
+            name, _, anchor = link.partition("#")
+            target = path.parent / name if name else path
+            assert target.exists(), f"{path.name}: {link}"
+            assert not anchor or anchor in anchors(target), f"{path.name}: {link}"
 
 
 def test_the_protocol_names_everything_on_disk(relay, stage):

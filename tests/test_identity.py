@@ -356,6 +356,9 @@ def test_the_line_that_starts_the_peer_is_printed_until_it_is_there(stage):
     stage.send("claude", "plan", **env)
     waiting = stage.ok("claude", "next", **env)
     assert waiting.action == "wait" and line in waiting.out
+    for look in ("status", "watch"):
+        shown = stage.ok(None, look, **env).out
+        assert line in shown and "in codex's terminal: " in shown
     assert "second terminal" not in stage.ok("claude", "next", PATH="/usr/bin:/bin").out
     far = {**env, "RELAY_SYNC": "rsync"}
     assert "second terminal" not in stage.ok("claude", "next", **far).out, (
@@ -363,6 +366,7 @@ def test_the_line_that_starts_the_peer_is_printed_until_it_is_there(stage):
     )
     stage.ok("codex", "next")
     assert "second terminal" not in stage.ok("claude", "next", **env).out
+    assert "second terminal" not in stage.ok(None, "status", **env).out
     stage.ok("codex", "pair", "leave")
     assert "second terminal" not in stage.ok("claude", "next", **env).out, "it was there"
 
@@ -410,13 +414,10 @@ def test_an_instance_that_is_bound_opens_no_second_pair(stage):
     refused(stage, "codex", "bootstrap", "--topic", "two", says=f"bound to {slug}")
 
 
-def test_the_same_bootstrap_again_names_the_pair_until_something_is_published(stage):
-    """As after one that was killed before it said so."""
+def test_the_same_bootstrap_again_names_the_pair_and_opens_no_second_one(stage):
     slug = stage.ok("claude", "bootstrap", "--topic", "one").out.split()[0]
-    assert stage.ok("claude", "bootstrap", "--topic", "one").out.split()[0] == slug
-    assert len(list(stage.shared.glob("2*"))) == 1
-    stage.send("claude", "plan")
     refused(stage, "claude", "bootstrap", "--topic", "one", says=f"bound to {slug}")
+    assert len(list(stage.shared.glob("2*"))) == 1
 
 
 def test_the_same_topic_again_on_one_day_gets_a_number(stage):

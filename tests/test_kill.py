@@ -574,7 +574,7 @@ def littered(stage):
         (stage.shared / "_relay" / name).parent.mkdir(exist_ok=True)
         (stage.shared / "_relay" / name).write_text("x")
         os.utime(stage.shared / "_relay" / name, hour_ago)
-    staged = stage.shared / "_relay" / ".new.20260101-x.tmp"
+    staged = stage.shared / "_relay/.staging"
     staged.mkdir()
     (staged / "README.md").write_text("x")
     next(path.glob("001-*.md")).chmod(0o644)
@@ -682,7 +682,7 @@ def test_killed_at_any_call_and_run_again_it_is_done_once_and_leaves_no_litter(
     dry = Copy(stage, tmp_path / "dry")
     points = tracer.points(dry, case.author, case.words(dry))
     # Of what doctor does in its own scratch ledger, every tenth call is enough.
-    points = [p for n, p in enumerate(points) if "/.relay-sync." not in p.what or n % 10 == 0]
+    points = [p for n, p in enumerate(points) if "/.staging/" not in p.what or n % 10 == 0]
     wanted = everything(dry)
     if name == "run":
         one_run_counts(wanted)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -268,9 +267,7 @@ def test_what_is_killed_or_dropped_underway_is_said_and_finished_by_the_next_run
     if victim == "server":
         machines.sshd.start()
     done = machines.sync("push", "--only", "ledger")
-    assert done.code == 0 and re.search(
-        r"(?m)^  \d+ of \d+ files$", done.err
-    )  # It says how far it is, as this rsync is slow.
+    assert done.code == 0, done
     assert (machines.there.shared / slug / "001-claude-plan.ready").exists()
 
 
@@ -319,7 +316,7 @@ def test_a_full_disk_there_is_named_and_what_is_there_stays_whole(tmp_path, sshd
     for n in range(4):
         machines.here.send("claude", "note", f"# {n}\n" + "x" * 300_000 + "\n")
     done = machines.sync("push", "--only", "ledger")
-    assert done.code == 2 and "hint: " in done.err and "full" in done.err, done
+    assert done.code == 2 and "hint: " in done.err and "No space left" in done.err, done
     assert len(list((machines.there.shared / slug).glob("*.ready"))) < 4
     assert machines.there.ok("codex", "next").action != "damaged"
     subprocess.run(["mount", "-o", "remount,size=8m", tmp_path / "two/small"], check=True)
