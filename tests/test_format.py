@@ -258,8 +258,8 @@ def test_every_body_is_kept_byte_for_byte_through_send_and_draft(stage, relay, p
         for done in (sent, stage.ok("codex", "publish", claim(stage, body=body))):
             meta, kept = published(relay, pair, done)
             assert kept == body
-            raw = stage.run("claude", "show", str(meta["seq"]), "--raw").out
-            assert raw.endswith("\n---\n" + body)
+            shown = stage.run("claude", "show", str(meta["seq"]), "--json").json
+            assert shown["artifacts"][0]["body"] == body
 
 
 @pytest.mark.parametrize("flag", ["--next", "--next-file"])
