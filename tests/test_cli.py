@@ -60,10 +60,6 @@ def test_help_on_a_group_describes_its_commands(stage, group):
     assert stage.ok(None, "help", group).out == text
 
 
-def test_exit_codes_belong_to_commands():
-    assert {*RELAY.EXIT_CODES} <= set(WORDS)
-
-
 def test_every_reference_page_is_a_topic(stage):
     topics = stage.ok(None, "help", "topics").out
     for page in (ROOT / "skills/agent-relay/references").glob("*.md"):
@@ -245,7 +241,7 @@ def shell(stage, line, author="claude"):
 
 
 @pytest.mark.parametrize(
-    "line", ["RELAY log | head -1", "RELAY show 1 --raw | head -c 10", "RELAY help | true"]
+    "line", ["RELAY log | head -1", "RELAY show 1 | head -c 10", "RELAY help | true"]
 )
 def test_a_reader_that_leaves_early_gets_no_traceback(stage, line):
     stage.open_pair()

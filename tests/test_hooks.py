@@ -570,11 +570,7 @@ def test_the_trail_is_bounded_and_the_stamps_say_what_fired(relay, stage, pair):
     assert trail.read_text().count("claude SessionStart claude:session- startup") == 3
     trail.write_text("old line\n" * 40_000)
     hook(stage, "claude", "SessionStart", source="startup")
-    assert (
-        trail.stat().st_size < 64 * 1024
-        and trail.read_text().startswith("old line\n")
-        and "SessionStart" in trail.read_text()[-200:]
-    )
+    assert trail.stat().st_size < 64 * 1024 and "SessionStart" in trail.read_text()[-200:]
     assert (stage.shared / "_relay/hook-state/fired-claude-SessionStart").exists()
 
 

@@ -101,7 +101,7 @@ LOOKING = (
     "status --require-binding",
     "show",
     "show 1",
-    "show 1 --raw --json",
+    "show 1 --json",
     "log",
     "log --json",
     "brief",

@@ -337,7 +337,7 @@ def test_no_command_lets_any_peer_text_out_of_its_fence_and_quotes(stage, shift)
 def test_on_a_terminal_no_peer_text_drives_it(stage, monkeypatch):
     hostile(stage, 5)
     monkeypatch.setattr(RELAY, "screen_for", lambda ctx, plain=False: RELAY.Screen(80, 24))
-    for line in ("next", "status", "show", "show --raw", "show --diff", "log -p", "findings --all"):
+    for line in ("next", "status", "show", "show --diff", "log -p", "findings --all"):
         done = stage.run("claude", *line.split())
         assert done.out and RELAY.visible(done.out + done.err) == done.out + done.err, line
 
@@ -394,7 +394,7 @@ def test_long_texts_are_cut_with_the_path_for_the_rest(stage):
     out = stage.ok("codex", "next").out
     assert len(out) < 30_000 and "cut at" in out and str(pair / "001-claude-plan.md") in out
     body = stage.ok("codex", "next", "--json").json["artifacts"][0]["body"]
-    assert body.count("\n") > 30_000 < stage.ok("codex", "show", "1", "--raw").out.count("\n")
+    assert body.count("\n") > 30_000
     for _ in range(4):
         stage.send("claude", "note", "# Long\n" + "0123456789\n" * 2_500)
     out = stage.ok("codex", "next").out

@@ -107,7 +107,6 @@ HOSTILE = [
     "next next",
     "NEXT",
     "show",
-    "show 4 --raw",
     "show 4 --diff base",
     "status --project /",
     "log --markdown",

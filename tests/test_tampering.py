@@ -215,7 +215,6 @@ def test_a_damaged_artifact_is_named_everywhere_and_never_handed_over(stage, dam
     assert name in [row["name"] for row in made["faults"]] and made["artifacts"] == []
     assert_named(stage.run("codex", "wait", "--timeout", "0"), 13, name)
     assert_named(stage.run("codex", "show", seq), 13, name)
-    assert_named(stage.run("codex", "show", seq, "--raw"), 13, name)
     assert_named(stage.run("codex", "status"), 0, name)
     assert_named(stage.run("codex", "status", "--last", "5"), 0, name)
     assert_named(stage.run("codex", "log"), 1, name)

@@ -276,13 +276,7 @@ def test_on_a_terminal_a_text_never_begins_at_the_margin(stage):
     assert [line for line in lines[2:] if line.startswith(("verified", "ran:"))] == []
 
 
-def test_raw_is_the_file_as_it_is_but_drives_no_terminal(stage, asked):
-    text = next(asked.glob("002-*.md")).read_bytes()
-    assert stage.ok("claude", "show", "2", "--raw").out.encode() == text and b"\x1b" in text
-    assert "\x1b" not in on_screen(stage, 80, "show", "2", "--raw")
-
-
-@pytest.mark.parametrize("flags", [(), ("--raw",), ("--diff",), ("--json",)], ids=str)
+@pytest.mark.parametrize("flags", [(), ("--diff",), ("--json",)], ids=str)
 def test_a_damaged_artifact_is_named_and_not_shown(stage, asked, flags):
     path = next(asked.glob("002-*.md"))
     path.chmod(0o600)
@@ -291,7 +285,7 @@ def test_a_damaged_artifact_is_named_and_not_shown(stage, asked, flags):
     assert done.code == 13 and "FORGED" not in done.out and "002-codex-review" in done.err
 
 
-@pytest.mark.parametrize("words", [("--diff=later",), ("--diff", "--raw"), ("9", "--diff"), ("9",)])
+@pytest.mark.parametrize("words", [("--diff=later",), ("9", "--diff"), ("9",)])
 def test_what_cannot_be_shown_is_refused(stage, asked, words):
     assert "hint: " in stage.refused("claude", "show", *words).err
 

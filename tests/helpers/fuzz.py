@@ -259,7 +259,7 @@ class Ground:
         done, visible = self.stage.run(author, *words, **more), self.relay.visible
         assert done.code in DOCUMENTED, done
         assert "Traceback" not in done.err and "bug in relay" not in done.err, done
-        assert visible(done.out) == done.out or "--raw" in words, done
+        assert visible(done.out) == done.out, done
         assert visible(done.err) == done.err, done
         if done.code == 2 and not {"whoami", "preflight"} & {*words}:
             assert done.err.startswith("relay: ") and "hint: " in done.err, done

@@ -57,7 +57,7 @@ AGAIN = [
     ["hook", "codex", "SessionStart"],
     ["verify"],
     ["show"],
-    ["show", "1", "--raw"],
+    ["show", "1"],
     ["status", "--pair-id", "{pair}", "--last", "5"],
 ]
 
