@@ -154,7 +154,7 @@ def test_untrusted_codex_hooks_do_not_run_and_are_reported(scene):
         "findings"
     ]
     assert any(
-        "before you trusted them" in row["why"] and "/hooks" in row["remedy"] for row in found
+        row["id"] == "hooks.untrusted" and "/hooks" in row["remedy"] for row in found
     )
     checks = {
         row["name"]: row

@@ -108,7 +108,7 @@ def test_what_is_not_relays_own_is_asked_about(scene):
         time.sleep(3)
         assert "Do you want to proceed?" in claude.screen and not (scene.project / "x").exists()
         claude.close()
-    assert " PermissionRequest " not in (scene.shared / "_relay/hook-trail.log").read_text()
+    assert " allowed " not in (scene.shared / "_relay/hook-trail.log").read_text()
 
 
 @pytest.mark.parametrize("kind", ["ask", "deny"])
