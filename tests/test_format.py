@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 from helpers import v1_ledgers as v1
@@ -632,16 +633,22 @@ INVALID = (
 )
 
 
-def test_a_session_is_ours_unsupported_or_invalid(relay):
+def test_a_session_is_ours_unsupported_or_invalid(relay, tmp_path):
+    def problem(session):
+        (tmp_path / "session.json").write_text(json.dumps(session))
+        return relay.Pair(
+            types.SimpleNamespace(root=str(tmp_path.parent)), str(tmp_path)
+        ).schema_error
+
     for change in ({}, {"later": 1}, {"state": "closed"}):
-        assert relay.session_problem(SESSION | change) is None
+        assert problem(SESSION | change) is None
     for version in (0, 2, 4):
         change = {"schema_version": version, "participants": 1}
-        assert relay.session_problem(SESSION | change) == "unsupported_schema"
+        assert problem(SESSION | change) == "unsupported_schema"
     for key, value in INVALID:
-        assert relay.session_problem(SESSION | {key: value}) == "invalid_schema", (key, value)
+        assert problem(SESSION | {key: value}) == "invalid_schema", (key, value)
     for session in (None, [], "x", 3, {}):
-        assert relay.session_problem(session) == "invalid_schema"
+        assert problem(session) == "invalid_schema"
 
 
 KNOWN = ({}, {"host": None}, {"later": 1}, {"host": {"pid": 1}}, {"host": "x"})
