@@ -151,7 +151,7 @@ def test_it_follows_what_another_process_publishes_and_writes_nothing(stage, tmu
     assert all(width(line) <= 40 for line in terminal.screen().split("\n"))
     assert stage.snapshot(stage.shared) == before
     stage.ok("claude", "close", "--reason", "r")
-    terminal.until("no active pair: relay bootstrap")
+    terminal.until("no active pair")
     stage.ok("claude", "bootstrap", "--topic", "second")
     terminal.until("-second")
 
