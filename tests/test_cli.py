@@ -188,7 +188,6 @@ def test_every_command_that_looks_has_json():
     assert lacking == {
         "demo",
         "run",
-        "watch",
         "heartbeat start",
         "heartbeat stop",
         "heartbeat tick",

@@ -259,3 +259,32 @@ def test_the_demo_plays_a_whole_review_and_leaves_nothing(stage):
     assert "nothing was published" in done.out and "5 artifacts, 2 findings: all well" in done.out
     assert done.out.count("who waited, had it ") == 5
     assert re.search(r"(?m)^  +Approved in .*; closed ", done.out)
+
+
+def test_json_is_one_line_for_each_change_until_nobody_reads(stage):
+    pair = stage.open_pair()
+    child = stage.spawn(None, "watch", "--json", "--interval", "0.3")
+    lines = (json.loads(line)["pairs"] for line in child.stdout)
+    try:
+        (row,) = next(lines)
+        assert (row["pair"], row["path"]) == (pair.name, str(pair))
+        stage.send("claude", "review", "# R\n\n```findings\nmajor - y\n```\n")
+        (row,) = next(rows for rows in lines if rows[0]["headline"][0]["who"] == "codex")
+        assert row["headline"][0]["action"] == "reply"
+        child.stdout.close()
+        assert child.wait(timeout=20) == 0
+    finally:
+        child.kill()
+        child.wait()
+        child.stderr.close()
+
+
+@pytest.mark.slow
+def test_the_kept_demo_can_be_looked_at(stage):
+    folder = str(stage.folder)
+    done = stage.process(None, "demo", "--keep", cwd=folder, TMPDIR=folder, timeout=120)
+    assert done.code == 0 and not done.err, done
+    project, look = re.search(
+        r"(?m)^kept; to look at it: cd (\S+) && \S+/relay (.*)$", done.out
+    ).groups()
+    assert "approve" in stage.ok(None, *look.split(), cwd=project).out

@@ -153,9 +153,7 @@ def test_untrusted_codex_hooks_do_not_run_and_are_reported(scene):
     found = json.loads(scene.relay("hooks", "doctor", "--target", "codex", "--json", code=1))[
         "findings"
     ]
-    assert any(
-        row["id"] == "hooks.untrusted" and "/hooks" in row["remedy"] for row in found
-    )
+    assert any(row["id"] == "hooks.untrusted" and "/hooks" in row["remedy"] for row in found)
     checks = {
         row["name"]: row
         for row in json.loads(scene.relay("preflight", "--json", code=1, CODEX_THREAD_ID="x"))[
