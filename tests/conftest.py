@@ -99,7 +99,10 @@ def pytest_runtest_protocol(item):
                 _TAKEN[name] = True
             except FileExistsError:
                 _TAKEN[name] = False
-        return None if _TAKEN[name] else True
+        if not _TAKEN[name]:
+            return True
+        # What the tests in between, which another run took, would have torn down.
+        item.session._setupstate.teardown_exact(item)
     return None
 
 

@@ -56,7 +56,7 @@ def test_a_look_reads_no_more_files_in_a_long_pair_than_in_a_short_one(stage, mo
     read = []
     for length in (4, 12):
         story(stage, length)
-        calls = counted(monkeypatch, RELAY, "read_with_stat")
+        calls = counted(monkeypatch, RELAY, "read_file")
         stage.run("codex", *words, RELAY_AUTO_ROUND_CAP="0")
         read.append(len(calls))
         stage.ok("claude", "close", "--reason", "done")

@@ -342,6 +342,8 @@ def test_every_command_with_something_else_in_a_files_place(stage, what):
     shutil.copytree(stage.shared, stage.folder / "kept")
     own = [path.relative_to(stage.shared) for path in (stage.shared / "_relay").rglob("*.json")]
     for place in [pair.relative_to(stage.shared) / file.format(log=log) for file in FILES] + own:
+        if what == "hard link" and str(place).endswith(".jsonl"):
+            continue  # A log grows in place.
         put(stage.shared / place, what, canaries(stage))
         all_tame(stage, pair, PLAIN if what != "link" else [*PLAIN, ["doctor", "--fix"]], draft)
         shutil.rmtree(stage.shared)
