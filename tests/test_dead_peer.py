@@ -75,9 +75,10 @@ def host(stage):
 
 def until(condition, what):
     deadline = time.monotonic() + 20
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.005)
+    return found
 
 
 def watches(pid):
@@ -155,10 +156,10 @@ def test_a_peer_that_dies_in_the_middle_of_its_send(stage, host, call):
     claude.starts(
         f"sh -c 'echo $$ >{pid}.new; mv {pid}.new {pid}; exec {traced} {SCRIPT} send --kind note --reply-to 1 --file {body}' &"
     )
-    until(
+    sender = until(
         lambda: pid.exists() and stopped_below(int(pid.read_text())), f"the send stands at {call}"
     )
-    sender = stopped_below(int(pid.read_text()))
+    assert sender > 1, "0 would be our own process group"
     child = waiter(stage)
     began = time.monotonic()
     os.kill(int(pid.read_text()), signal.SIGKILL)
