@@ -223,9 +223,9 @@ class Soak:
             found = self.ok(sides[author], "next", "--json", kill=0.03).json
             if found["action"] != "ask_user":
                 break
-            self.ok(sides[author], "continue", kill=0.05)
+            self.ok(sides[author], "continue", "--pair-id", slug, kill=0.05)
             if found["action"] == "ask_user" and self.dice.random() < 0.5:
-                self.ok(sides[AUTHORS[1 - AUTHORS.index(author)]], "continue")
+                self.ok(sides[AUTHORS[1 - AUTHORS.index(author)]], "continue", "--pair-id", slug)
         assert found["action"] in ("start", "reply", "resume", "wait"), (slug, author, found)
         self.sent(slug, sides, author, found)
         if self.dice.random() < 0.02:
