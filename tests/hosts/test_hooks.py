@@ -160,9 +160,7 @@ def test_untrusted_codex_hooks_do_not_run_and_are_reported(scene):
             "checks"
         ]
     }
-    assert (
-        checks["hooks.codex"]["status"] == "warn" and "trusted" in checks["hooks.codex"]["detail"]
-    )
+    assert checks["hooks.codex"]["status"] == "warn" and "trust" in checks["hooks.codex"]["detail"]
 
     codex = scene.terminal("codex", part=lambda turns: {"say": "done"})
     codex.trust_hooks()
