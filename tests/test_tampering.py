@@ -436,7 +436,7 @@ def test_continue_lets_the_pair_go_on_and_log_still_tells(stage):
     assert_named(logged, 1)
     assert "without 001-claude-plan" in logged.out
     told = stage.ok("codex", "doctor")
-    assert f"went on without it: {pair.name}/{STEM}" in told.out
+    assert f"continued without it: {pair.name}/{STEM}" in told.out
 
 
 def test_fresh_damage_is_named_again_after_continue(stage):
