@@ -62,6 +62,10 @@ def test_a_whole_review_between_two_sessions_of_one_vendor(stage, slug):
     ok(stage, TWO, *offered.next.split())
     assert ok(stage, TWO, "whoami", "--json").json["author"] == "claude-2"
     assert ok(stage, ONE, "whoami", "--json").json["author"] == "claude"
+    for session, me in ((ONE, "claude"), (TWO, "claude-2")):  # As Claude Code asks for its line.
+        handed = {"session_id": session["CLAUDE_CODE_SESSION_ID"], "workspace": {}}
+        line = stage.ok(None, "statusline", "--json", stdin=json.dumps(handed).encode()).json
+        assert (line["me"], line["state"]) == (me, "waiting" if session is ONE else "your_move")
     brief = hook(stage, TWO, "SessionStart", source="startup")[1]["hookSpecificOutput"]
     assert "you are claude-2 " in brief["additionalContext"]
     assert "001 plan by claude waits" in brief["additionalContext"]
