@@ -163,6 +163,26 @@ def test_one_session_is_never_both_sides(stage, slug):
     assert ok(stage, ONE, "next").action == "wait"
 
 
+def test_a_session_that_left_its_other_name_does_not_answer_itself(stage, slug):
+    ok(stage, ONE, "pair", "leave")
+    ok(stage, ONE, "pair", "join", slug, "--as", "claude-2")
+    send(stage, ONE, "plan", "# P\n")
+    ok(stage, ONE, "pair", "leave")
+    refused(stage, ONE, "pair", "join", slug)
+    hint = refused(stage, ONE, "next").err.partition("hint: ")[2].split()
+    ok(stage, ONE, *hint[1:])
+    assert ok(stage, ONE, "next").action == "wait"
+
+
+def test_two_sessions_of_one_minute_are_two(stage):
+    """The ids of Codex begin with the time."""
+    first, second = ({"CODEX_THREAD_ID": f"0199e1c2-{n}c41-7a52-8f0b-2b6d1c9f5e7a"} for n in "89")
+    slug = ok(stage, first, "bootstrap", "--topic", "t", "--peer", "codex-2").out.split()[0]
+    send(stage, first, "plan", "# P\n")
+    ok(stage, second, "pair", "join", slug, "--as", "codex-2")
+    assert ok(stage, second, "next").action == "reply"
+
+
 def test_a_slot_that_somebody_had_is_not_given_to_a_second_session(stage, slug):
     stage.ok("codex", "next")
     refused(stage, TWO, "pair", "join", slug, "--as", "claude-2")
