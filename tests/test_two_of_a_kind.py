@@ -163,6 +163,32 @@ def test_one_session_is_never_both_sides(stage, slug):
     assert ok(stage, ONE, "next").action == "wait"
 
 
+@pytest.mark.parametrize(
+    "words", [("next",), ("pair", "join"), ("pair", "ensure"), ("send",)], ids=" ".join
+)
+def test_who_was_claude_2_in_a_pair_is_not_claude_there_either(stage, slug, words):
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    send(stage, TWO, "plan", "# P\n")
+    for session in (ONE, TWO):
+        ok(stage, session, "pair", "leave")
+    body = stage.file("# R\n\n## Next\ngo\n")
+    more = {"join": [slug], "send": ["--kind", "review", "--file", body, "--pair-id", slug]}
+    done = refused(stage, TWO, *words, *more.get(words[-1], ()))
+    assert f"pair join {slug} --as claude-2" in done.err
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    assert ok(stage, TWO, "next").action == "wait"
+
+
+def test_two_threads_of_codex_that_began_in_one_minute_are_two(stage):
+    """Their ids begin with the same time."""
+    one, two = ({"CODEX_THREAD_ID": f"0198f3a1-{n}-7000-8000-0123456789ab"} for n in (1111, 2222))
+    slug = ok(stage, one, "bootstrap", "--topic", "t", "--peer", "codex-2").out.split()[0]
+    send(stage, one, "plan", "# P\n")
+    ok(stage, two, *ok(stage, two, "next").next.split())
+    assert ok(stage, two, "next").action == "reply"
+    refused(stage, one, "pair", "join", slug, "--as", "codex-2")
+
+
 def test_a_slot_that_somebody_had_is_not_given_to_a_second_session(stage, slug):
     stage.ok("codex", "next")
     refused(stage, TWO, "pair", "join", slug, "--as", "claude-2")
