@@ -179,14 +179,32 @@ def test_who_was_claude_2_in_a_pair_is_not_claude_there_either(stage, slug, word
     assert ok(stage, TWO, "next").action == "wait"
 
 
-def test_two_threads_of_codex_that_began_in_one_minute_are_two(stage):
-    """Their ids begin with the same time."""
-    one, two = ({"CODEX_THREAD_ID": f"0198f3a1-{n}-7000-8000-0123456789ab"} for n in (1111, 2222))
-    slug = ok(stage, one, "bootstrap", "--topic", "t", "--peer", "codex-2").out.split()[0]
-    send(stage, one, "plan", "# P\n")
-    ok(stage, two, *ok(stage, two, "next").next.split())
-    assert ok(stage, two, "next").action == "reply"
-    refused(stage, one, "pair", "join", slug, "--as", "codex-2")
+def test_a_session_that_left_its_other_name_does_not_answer_itself(stage, slug):
+    ok(stage, ONE, "pair", "leave")
+    ok(stage, ONE, "pair", "join", slug, "--as", "claude-2")
+    send(stage, ONE, "plan", "# P\n")
+    ok(stage, ONE, "pair", "leave")
+    refused(stage, ONE, "pair", "join", slug)
+    hint = refused(stage, ONE, "next").err.partition("hint: ")[2].split()
+    ok(stage, ONE, *hint[1:])
+    assert ok(stage, ONE, "next").action == "wait"
+
+
+def test_an_agent_inside_another_hosts_agent_may_review_it(stage):
+    """It has that one's session id in its environment."""
+    outer = {"RELAY_AUTHOR": "gemini", "RELAY_AGENT_SESSION_ID": "of-gemini"}
+    ok(stage, outer, "bootstrap", "--topic", "t", "--peer", "claude")
+    send(stage, outer, "plan", "# P\n")
+    assert ok(stage, outer | ONE, "next").action == "reply"
+
+
+def test_two_sessions_of_one_minute_are_two(stage):
+    """The ids of Codex begin with the time."""
+    first, second = ({"CODEX_THREAD_ID": f"0199e1c2-{n}c41-7a52-8f0b-2b6d1c9f5e7a"} for n in "89")
+    slug = ok(stage, first, "bootstrap", "--topic", "t", "--peer", "codex-2").out.split()[0]
+    send(stage, first, "plan", "# P\n")
+    ok(stage, second, "pair", "join", slug, "--as", "codex-2")
+    assert ok(stage, second, "next").action == "reply"
 
 
 def test_a_slot_that_somebody_had_is_not_given_to_a_second_session(stage, slug):
