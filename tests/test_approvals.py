@@ -1284,6 +1284,15 @@ def test_hostile_pair_without_git(stage):
     assert unmet(close(stage))
 
 
+def test_the_command_for_what_a_commit_left_out_is_enough(stage, asked):
+    approved(stage)
+    stage.git("commit", "-qm", "part", "--", "app.py")
+    way = refused_for(close(stage), "left out", "new.py")[1]
+    for command in way.split(" && "):
+        stage.git(*command.split()[1:])
+    assert close(stage).code == 0
+
+
 # ---- what was said since
 
 
