@@ -423,6 +423,26 @@ def test_what_was_accepted_as_changed_counts_for_a_close_only_as_it_was(stage, a
     assert closed["accepted_moved"] == ["keep.py"]
 
 
+def test_a_run_from_before_an_accepted_change_says_nothing_of_it(stage, asked):
+    accepted = ("--accept-moved", "keep.py", "--reason", "so")
+    ran(stage, "true")
+    write(stage, "keep.py", "evil\n")
+    refused_for(approve(stage, *accepted), "nothing was run on this one")
+    ran(stage, "true")
+    assert approve(stage, *accepted).code == 0
+    said = stage.ok("codex", "log").out
+    assert "1 run on this change set" in said and "but for what was accepted" in said
+    assert close(stage, "--no-archive").code == 0
+
+
+def test_the_log_names_the_run_of_an_approval_with_new_files_beside(stage, asked):
+    ran(stage, "true")
+    write(stage, "extra.py", "extra\n")
+    assert approve(stage).code == 0
+    said = stage.ok("codex", "log").out
+    assert "1 run on this change set: exit 0" in said and "new and untracked beside it" in said
+
+
 def test_accepting_what_did_not_move_or_without_a_reason_is_refused(stage, asked):
     for more in (("keep.py", "--reason", "x"), ("keep.py",)):
         assert approve(stage, *NOT_RUN, "--accept-moved", *more).code == 2
