@@ -488,6 +488,44 @@ def test_a_tree_that_cannot_be_recorded_is_said_and_cannot_be_approved(stage, as
     assert "on an unknown working tree" in ran(stage, "true").err
 
 
+@pytest.mark.parametrize("how", ["base", "submodule", "unreadable"])
+def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
+    """By `next`, by `run` and by `send`, of the reviewer as of the author."""
+    before, remedy = (), "git submodule update --init"
+    if how == "submodule":
+        pair = submodule(stage)
+        shutil.rmtree(stage.project / ".git" / "modules" / "sub")
+    else:
+        pair = _asked(stage)
+    if how == "base":
+        remedy = "git fetch --unshallow"
+        stage.git("checkout", "-q", "--orphan", "new")
+        stage.git("commit", "-q", "-m", "new")
+        stage.git("branch", "-D", "main")
+        stage.git("reflog", "expire", "--expire=now", "--all")
+        stage.git("gc", "-q", "--prune=now")
+    elif how == "unreadable":
+        remedy = "chmod u+r"
+        (stage.project / "app.py").chmod(0)
+        if os.geteuid() == 0:
+            before = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+            if not shutil.which(before[0]):
+                pytest.skip("no setpriv")
+    of = {"before": before} if before else {}
+    assert remedy in stage.process("codex", "next", "--pair-id", pair.name, **of).out
+    run = stage.process("codex", "run", "--", "true", **of)
+    assert run.code == 0 and "counts for no approval" in run.err and remedy in run.err
+    for author in ("claude", "codex"):
+        path = stage.file(f"# {author}\n", f"{author}.md")
+        more = ("--kind", "note", "--file", path, "--next", "go", "--dry-run")
+        done = stage.process(author, "send", *more, **of)
+        assert done.code == 0 and remedy in done.out, done
+    path = stage.file("# R\n", "r.md")
+    more = ("--kind", "review", "--verdict", "approve", "--file", path, "--next", "go")
+    done = stage.process("codex", "send", *more, **of)
+    assert done.code == 2 and remedy in done.err and "could not be recorded" in done.err, done
+
+
 def test_an_empty_change_set_is_said_and_needs_a_reason(stage):
     pair = _project(stage)
     assert "the change set is empty" in stage.send("claude", "plan").out
