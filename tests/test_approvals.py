@@ -1251,3 +1251,63 @@ def test_hostile_pair_without_git(stage):
     stage.ok("codex", "next")
     refused_for(approve(stage, *NOT_RUN, "--empty", "--reason", "x"), "not in git")
     assert unmet(close(stage))
+
+
+# ---- what was said since
+
+
+def test_hostile_close_over_words_that_were_not_read(stage, asked):
+    approved(stage)
+    stage.send("codex", "addendum", "# app.py:1 is wrong after all\n", "stop", "--corrects", "2")
+    assert refused_for(close(stage), "003 addendum by codex", "not delivered")[1].endswith(" next")
+    stage.ok("claude", "next")
+    assert close(stage).code == 0
+
+
+def test_hostile_correction_of_the_request_that_the_reviewer_has_not_read(stage, asked):
+    ran(stage, "true")
+    stage.send("claude", "correction", "# It drops the table too\n", "go", "--corrects", "1")
+    refused_for(approve(stage), "002 correction by claude", "not delivered")
+    stage.ok("codex", "next")
+    assert approve(stage).code == 0
+
+
+def test_hostile_correction_of_the_request_after_its_approval(stage, asked):
+    approved(stage)
+    stage.ok("claude", "next")
+    stage.send("claude", "correction", "# It drops the table too\n", "go", "--corrects", "1")
+    refused_for(close(stage), "003 changes 001")
+    stage.send("claude", "fix", "# As corrected\n")
+    stage.ok("codex", "next")
+    assert approve(stage).code == 0
+    stage.ok("claude", "next")
+    assert close(stage).code == 0
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_hostile_approval_of_ones_own_work_over_the_reviewers_changes(stage, asked, after):
+    stage.send("codex", "review", "# No\n", "start again", "--verdict", "changes")
+    stage.ok("claude", "next")
+    if after:
+        stage.send("codex", "note", "# As I said\n")
+        stage.ok("claude", "next")
+    ran(stage, "true", author="claude")
+    words = ("send", "--kind", "review", "--verdict", "approve", "--next", "ship it", "--file")
+    done = stage.run("claude", *words, stage.file("# Fine\n"), "--reply-to", 2 + after)
+    refused_for(done, "codex asks for changes in 002")
+    stage.send("codex", "plan", "# Mine, then\n")
+    stage.ok("claude", "next")
+    assert stage.run("claude", *words, stage.file("# Yours is fine\n")).code == 0
+
+
+def test_hostile_first_commit_before_the_request(tmp_path):
+    """A pair that was opened before the first commit compares with nothing, not with that commit."""
+    stage = Stage(tmp_path / "unborn")
+    shutil.rmtree(stage.project / ".git")
+    stage.git("init", "-q", "-b", "main")
+    write(stage, "unseen.py", "x\n")
+    pair = stage.open_pair()
+    commit(stage, "first")
+    write(stage, "seen.py", "x\n")
+    stage.send("claude", "fix")
+    assert [*sidecar(pair, 1)["changeset"]["files"]] == ["seen.py", "unseen.py"]

@@ -51,6 +51,14 @@ def test_every_command_has_help_and_every_flag_is_in_it(stage, command):
             assert choice in text
 
 
+def test_a_bare_command_has_the_defaults_that_argparse_would_give_it():
+    for command in SHOWN:
+        if not any(each.is_required for each in command.arguments):
+            ours = vars(RELAY.parse(command.words.split()))
+            parsed, unknown = RELAY._parser_of(command).parse_known_args([])
+            assert not unknown and ours == {**vars(parsed), "command": command}, command.words
+
+
 @pytest.mark.parametrize("group", ["pair", "pairs", "issue", "heartbeat", "hooks"])
 def test_help_on_a_group_describes_its_commands(stage, group):
     text = stage.ok(None, group, "--help").out

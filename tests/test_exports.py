@@ -721,6 +721,29 @@ def test_no_approval_no_statement(stage):
     stage.refused("claude", "export", "--statement")
 
 
+def test_what_came_after_an_approval_takes_its_statement_away(stage):
+    made = Review(stage)
+    stage.send("codex", "review", findings("blocker long.py:1 wrong after all"))
+    assert "3.1" in stage.refused("claude", "export", "--statement").err
+    for author, verb in (("claude", "refuted"), ("codex", "accepted")):
+        stage.refused("claude", "export", "--statement")
+        stage.send(author, "note", dispositions(f"3.1 {verb} it is meant so"))
+    assert stage.ok("claude", "export", "--statement").json["predicate"]["pair"] == made.slug
+
+
+def test_changes_asked_for_under_a_number_taken_early_have_no_statement(stage):
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    stage.ok("codex", "draft", "set", draft, "--prompt-for-next-file", stage.file("go\n", "p"))
+    stage.send("codex", "review", "# Fine\n", "x", "--verdict", "approve", "--not-run", "x")
+    stage.ok("claude", "export", "--statement")
+    stage.ok("codex", "publish", draft, "--verdict", "changes")
+    assert "no approval" in stage.refused("claude", "export", "--statement").err
+
+
 # ---- a pull request
 
 

@@ -250,3 +250,83 @@ def test_a_copy_or_a_restore_that_is_killed_anywhere_is_finished_by_the_next(ask
                 name: content for name, content in before.items() if name[0] == "0"
             }
             assert not list(copy_of(asked, slug).glob(".0*")) and not asked.litter()
+
+
+def rewritten(root, old, new):
+    """What `sed -i` over a project does, hidden files and logs included."""
+    for path in (p for p in root.rglob("*") if p.is_file() and p.name != ".lock"):
+        content = path.read_bytes()
+        if old in content and path.suffix != ".pack":
+            path.chmod(0o600)
+            path.write_bytes(content.replace(old, new))
+
+
+def test_a_rewrite_of_the_whole_ledger_is_undone_with_its_logs(asked):
+    asked.send("codex", "decision", "# Ship?\n", "@user: ship it?")
+    asked.ok("claude", "next")
+    asked.ok("claude", "continue")
+    before = files_of(asked.pair)
+    rewritten(asked.shared, b"plan", b"goal")
+    assert asked.ok("codex", "next").next == f"restore {asked.pair.name}"
+    asked.ok("codex", "restore", asked.pair.name)
+    assert files_of(asked.pair) == before
+    assert asked.run("claude", "verify").code == 0
+    assert asked.ok("claude", "next").action == "reply"
+
+
+def test_a_log_that_was_lost_and_begun_anew_gets_back_what_it_held(asked):
+    log = next((asked.pair / ".seen").glob("codex-*"))
+    old, new = (
+        log.read_bytes(),
+        b'{"user": "continue", "upto": 1, "at": "2001-01-01T00:00:00+00:00"}\n',
+    )
+    log.write_bytes(new)
+    asked.ok("codex", "restore")
+    assert log.read_bytes() == old + new
+    log.write_bytes(old + new + new)
+    assert asked.ok("codex", "restore").out.startswith("nothing is missing")
+
+
+@pytest.mark.parametrize("change", [(b"done", b"well"), (b'"done"', b'"done and approved"')])
+def test_how_a_pair_ended_is_copied_once_and_a_change_of_it_is_named(asked, change):
+    asked.ok("claude", "close", "--reason", "done")
+    archived = asked.shared / "_archive" / asked.pair.name
+    closed = archived / "CLOSED"
+    before = closed.read_bytes()
+    rewritten(archived, *change)
+    assert closed.read_bytes() != before
+    done = asked.run("codex", "verify", asked.pair.name)
+    assert done.code == 1 and f"restore {asked.pair.name}" in done.out
+    asked.ok("codex", "restore", asked.pair.name)
+    assert closed.read_bytes() == before
+    assert asked.run("codex", "verify", asked.pair.name).code == 0
+
+
+def test_commands_in_a_ledger_that_is_gone_lead_to_the_copy(asked):
+    shutil.rmtree(asked.shared)
+    for words in (("run", "--", "true"), ("close", "--reason", "done"), ("pair", "leave")):
+        done = asked.run("codex", *words)
+        assert "read-only" not in done.err, done
+    assert asked.refused("codex", "close", "--reason", "x").err.rstrip().endswith(" next")
+    assert asked.ok("codex", "next").action == "restore"
+
+
+def test_a_session_that_was_rewritten_into_nonsense_comes_back(asked):
+    session = asked.pair / "session.json"
+    before = session.read_bytes()
+    rewritten(asked.pair, b'"codex"', b'"co dex"')
+    hint = asked.refused("codex", "next").err.partition("hint: ")[2].split()
+    asked.ok("codex", *hint[1:])
+    assert session.read_bytes() == before and asked.ok("codex", "next").action == "reply"
+
+
+@pytest.mark.parametrize("word", [b'"codex"', b'"schema_version": 3', b"{"])
+def test_a_session_that_cannot_be_used_has_a_hint_that_leads_on(asked, word):
+    shutil.rmtree(asked.project / ".git" / "relay")
+    rewritten(asked.pair, word, word.replace(b"3", b"9").replace(b"c", b"C ").replace(b"{", b"["))
+    for words in (("next",), ("status",), ("doctor",), ("verify", asked.pair.name)):
+        done = asked.run("codex", *words)
+        hints = [h for h in (done.out + done.err).splitlines() if "hint: " in h]
+        assert not any(h.endswith(" doctor") for h in hints), done
+    last = asked.refused("codex", "next").err.rpartition("relay ")[2].replace("TOPIC", "again")
+    assert asked.run("codex", *last.split()).code == 0

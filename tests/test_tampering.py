@@ -439,6 +439,15 @@ def test_continue_lets_the_pair_go_on_and_log_still_tells(stage):
     assert f"continued without it: {pair.name}/{STEM}" in told.out
 
 
+def test_one_continue_past_damage_serves_both_sides(stage):
+    edited(plan_sent(stage))
+    for author in ("claude", "codex"):
+        assert stage.ok(author, "next").action == "damaged"
+    stage.ok("codex", "continue")
+    for author in ("claude", "codex"):
+        assert stage.ok(author, "next").action == "wait"
+
+
 def test_fresh_damage_is_named_again_after_continue(stage):
     pair = plan_sent(stage)
     path = pair / f"{STEM}.md"

@@ -62,6 +62,10 @@ def test_a_whole_review_between_two_sessions_of_one_vendor(stage, slug):
     ok(stage, TWO, *offered.next.split())
     assert ok(stage, TWO, "whoami", "--json").json["author"] == "claude-2"
     assert ok(stage, ONE, "whoami", "--json").json["author"] == "claude"
+    for session, me in ((ONE, "claude"), (TWO, "claude-2")):  # As Claude Code asks for its line.
+        handed = {"session_id": session["CLAUDE_CODE_SESSION_ID"], "workspace": {}}
+        line = stage.ok(None, "statusline", "--json", stdin=json.dumps(handed).encode()).json
+        assert (line["me"], line["state"]) == (me, "waiting" if session is ONE else "your_move")
     brief = hook(stage, TWO, "SessionStart", source="startup")[1]["hookSpecificOutput"]
     assert "you are claude-2 " in brief["additionalContext"]
     assert "001 plan by claude waits" in brief["additionalContext"]
@@ -157,6 +161,50 @@ def test_one_session_is_never_both_sides(stage, slug):
     ok(stage, ONE, "pair", "leave")
     refused(stage, ONE, "pair", "join", slug, "--as", "claude-2")
     assert ok(stage, ONE, "next").action == "wait"
+
+
+@pytest.mark.parametrize(
+    "words", [("next",), ("pair", "join"), ("pair", "ensure"), ("send",)], ids=" ".join
+)
+def test_who_was_claude_2_in_a_pair_is_not_claude_there_either(stage, slug, words):
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    send(stage, TWO, "plan", "# P\n")
+    for session in (ONE, TWO):
+        ok(stage, session, "pair", "leave")
+    body = stage.file("# R\n\n## Next\ngo\n")
+    more = {"join": [slug], "send": ["--kind", "review", "--file", body, "--pair-id", slug]}
+    done = refused(stage, TWO, *words, *more.get(words[-1], ()))
+    assert f"pair join {slug} --as claude-2" in done.err
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    assert ok(stage, TWO, "next").action == "wait"
+
+
+def test_a_session_that_left_its_other_name_does_not_answer_itself(stage, slug):
+    ok(stage, ONE, "pair", "leave")
+    ok(stage, ONE, "pair", "join", slug, "--as", "claude-2")
+    send(stage, ONE, "plan", "# P\n")
+    ok(stage, ONE, "pair", "leave")
+    refused(stage, ONE, "pair", "join", slug)
+    hint = refused(stage, ONE, "next").err.partition("hint: ")[2].split()
+    ok(stage, ONE, *hint[1:])
+    assert ok(stage, ONE, "next").action == "wait"
+
+
+def test_an_agent_inside_another_hosts_agent_may_review_it(stage):
+    """It has that one's session id in its environment."""
+    outer = {"RELAY_AUTHOR": "gemini", "RELAY_AGENT_SESSION_ID": "of-gemini"}
+    ok(stage, outer, "bootstrap", "--topic", "t", "--peer", "claude")
+    send(stage, outer, "plan", "# P\n")
+    assert ok(stage, outer | ONE, "next").action == "reply"
+
+
+def test_two_sessions_of_one_minute_are_two(stage):
+    """The ids of Codex begin with the time."""
+    first, second = ({"CODEX_THREAD_ID": f"0199e1c2-{n}c41-7a52-8f0b-2b6d1c9f5e7a"} for n in "89")
+    slug = ok(stage, first, "bootstrap", "--topic", "t", "--peer", "codex-2").out.split()[0]
+    send(stage, first, "plan", "# P\n")
+    ok(stage, second, "pair", "join", slug, "--as", "codex-2")
+    assert ok(stage, second, "next").action == "reply"
 
 
 def test_a_slot_that_somebody_had_is_not_given_to_a_second_session(stage, slug):

@@ -100,6 +100,7 @@ def test_an_answered_finding_is_in_the_way_until_its_finder_settles_it(stage, an
 def test_a_finding_that_the_approver_has_not_answered_is_in_its_way_too(stage):
     built(stage)
     stage.send("claude", "review", findings("blocker - Of claude"))
+    stage.ok("codex", "next")
     assert unmet(approve(stage, "--not-run", "x")) == ['2.1 blocker - is unanswered: "Of claude"']
 
 
@@ -245,6 +246,7 @@ def test_the_last_verdict_counts(stage):
     assert unmet(close(stage)) == ["codex's last verdict, in 003, asks for changes"]
     assert approve(stage, "--not-run", "x").code == 0
     stage.send("codex", "review", "# And a remark\n")
+    stage.ok("claude", "next")
     assert close(stage).code == 0
 
 
@@ -270,10 +272,12 @@ def test_changes_asked_for_under_a_number_taken_early_are_not_passed_over(stage)
 def test_a_finding_after_the_approval_is_in_the_way(stage):
     approved(stage)
     stage.send("codex", "review", findings("major reviewed.py:1 Overlooked"))
+    stage.ok("claude", "next")
     assert unmet(close(stage)) == ['3.1 major reviewed.py:1 is unanswered: "Overlooked"']
     stage.send("claude", "note", dispositions("3.1 refuted it is meant so"))
     assert "codex has not accepted that" in unmet(close(stage))[0]
     stage.send("codex", "note", dispositions("3.1 accepted"))
+    stage.ok("claude", "next")
     assert close(stage).code == 0
 
 
