@@ -605,6 +605,53 @@ def test_both_sides_are_asked_while_paused(stage):
     assert stage.ok("codex", "next").action == "reply"
 
 
+@pytest.mark.parametrize("reach", [decision_sent, user_asked, paused], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kind", ["correction", "addendum", None])
+def test_what_waits_for_the_user_stops_both_sides_until_the_user_has_answered(stage, reach, kind):
+    """Corrections and addenda pass, and leave it as it is."""
+    reach(stage)
+    if kind:
+        stage.send("claude", kind, "# More\n", "read this too", "--corrects", 1)
+    for author in ("claude", "codex"):
+        assert stage.ok(author, "next").action == "ask_user", author
+        done = stage.try_send(author, "note")
+        assert done.code == 2 and "continue" in done.err, (author, done)
+    asked = stage.ok(None, "status", "--json").json["headline"][0]
+    assert asked["action"] == "ask_user"
+    assert reach is paused or asked["asked"]["seq"] == 1
+    stage.ok(None, "continue")
+    assert stage.ok(None, "status", "--json").json["headline"][0]["action"] != "ask_user"
+    assert stage.ok("codex", "next").action == "reply"
+    assert stage.ok("claude", "next").action == ("wait" if reach is user_asked else "resume")
+    stage.send("codex", "note")
+
+
+@pytest.mark.parametrize("reach", [decision_sent, user_asked], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_user_answers_what_status_asks_before_the_peer_was_shown_it(stage, reach, corrected):
+    reach(stage)
+    if corrected:
+        stage.send("claude", "correction", "# More\n", "read this too", "--corrects", 1)
+    assert stage.ok(None, "status", "--json").json["headline"][0]["action"] == "ask_user"
+    stage.ok(None, "continue")
+    assert stage.ok("codex", "next").action == "reply"
+
+
+def test_one_continue_past_damage_serves_both_sides(stage):
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    stage.send("codex", "review")
+    stage.ok("claude", "next")
+    with open(pair / "001-claude-plan.md", "a") as file:
+        file.write("forged\n")
+    for author in ("claude", "codex"):
+        assert stage.ok(author, "next").action == "damaged"
+    stage.ok(None, "continue")
+    assert stage.ok("claude", "next").action == "reply"
+    assert stage.ok("codex", "next").action == "wait"
+
+
 # ---- corrections and addenda
 
 
