@@ -633,6 +633,21 @@ def test_a_stray_file_of_the_approved_tree_is_named_at_the_close_and_missed_by_a
     assert made.differ() == ["stray.txt"]
 
 
+def test_a_file_that_was_not_in_the_request_is_in_no_statement_and_no_trailer(stage):
+    def slipped_in(stage):
+        write(stage, "slipped.py", "nobody was asked\n")
+
+    made = Review(stage, texts=[slipped_in], ship=lambda stage: "")
+    assert "slipped.py" not in [f["path"] for f in made.statement["predicate"]["files"]]
+    commit(stage, "all of it")
+    made.clone()
+    assert made.differ() == ["slipped.py"]
+    stage.git("reset", "-q", "HEAD~1")
+    done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+    assert trailer_of(done)[1] == made.statement["subject"][0]["digest"]["gitTree"]
+    assert re.search("nobody reviewed: .*slipped.py", done.err)
+
+
 def trailer_of(done):
     found = re.findall(r"(?m)^Reviewed-with: relay (\S+) approve ([0-9a-f]{40})$", done.out)
     assert len(found) == 1, done
@@ -719,6 +734,29 @@ def test_no_approval_no_statement(stage):
     stage.ok("codex", "next")
     stage.send("codex", "review", findings("major new.py:1 wrong"))
     stage.refused("claude", "export", "--statement")
+
+
+def test_what_came_after_an_approval_takes_its_statement_away(stage):
+    made = Review(stage)
+    stage.send("codex", "review", findings("blocker long.py:1 wrong after all"))
+    assert "3.1" in stage.refused("claude", "export", "--statement").err
+    for author, verb in (("claude", "refuted"), ("codex", "accepted")):
+        stage.refused("claude", "export", "--statement")
+        stage.send(author, "note", dispositions(f"3.1 {verb} it is meant so"))
+    assert stage.ok("claude", "export", "--statement").json["predicate"]["pair"] == made.slug
+
+
+def test_changes_asked_for_under_a_number_taken_early_have_no_statement(stage):
+    stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    stage.ok("codex", "draft", "set", draft, "--prompt-for-next-file", stage.file("go\n", "p"))
+    stage.send("codex", "review", "# Fine\n", "x", "--verdict", "approve", "--not-run", "x")
+    stage.ok("claude", "export", "--statement")
+    stage.ok("codex", "publish", draft, "--verdict", "changes")
+    assert "no approval" in stage.refused("claude", "export", "--statement").err
 
 
 # ---- a pull request

@@ -350,3 +350,24 @@ def test_commands_in_a_ledger_that_is_gone_lead_to_the_copy(asked):
         assert "read-only" not in done.err, done
     assert asked.refused("codex", "close", "--reason", "x").err.rstrip().endswith(" next")
     assert asked.ok("codex", "next").action == "restore"
+
+
+def test_a_session_that_was_rewritten_into_nonsense_comes_back(asked):
+    session = asked.pair / "session.json"
+    before = session.read_bytes()
+    rewritten(asked.pair, b'"codex"', b'"co dex"')
+    hint = asked.refused("codex", "next").err.partition("hint: ")[2].split()
+    asked.ok("codex", *hint[1:])
+    assert session.read_bytes() == before and asked.ok("codex", "next").action == "reply"
+
+
+@pytest.mark.parametrize("word", [b'"codex"', b'"schema_version": 3', b"{"])
+def test_a_session_that_cannot_be_used_has_a_hint_that_leads_on(asked, word):
+    shutil.rmtree(asked.project / ".git" / "relay")
+    rewritten(asked.pair, word, word.replace(b"3", b"9").replace(b"c", b"C ").replace(b"{", b"["))
+    for words in (("next",), ("status",), ("doctor",), ("verify", asked.pair.name)):
+        done = asked.run("codex", *words)
+        hints = [h for h in (done.out + done.err).splitlines() if "hint: " in h]
+        assert not any(h.endswith(" doctor") for h in hints), done
+    last = asked.refused("codex", "next").err.rpartition("relay ")[2].replace("TOPIC", "again")
+    assert asked.run("codex", *last.split()).code == 0

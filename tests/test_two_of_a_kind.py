@@ -163,6 +163,22 @@ def test_one_session_is_never_both_sides(stage, slug):
     assert ok(stage, ONE, "next").action == "wait"
 
 
+@pytest.mark.parametrize(
+    "words", [("next",), ("pair", "join"), ("pair", "ensure"), ("send",)], ids=" ".join
+)
+def test_who_was_claude_2_in_a_pair_is_not_claude_there_either(stage, slug, words):
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    send(stage, TWO, "plan", "# P\n")
+    for session in (ONE, TWO):
+        ok(stage, session, "pair", "leave")
+    body = stage.file("# R\n\n## Next\ngo\n")
+    more = {"join": [slug], "send": ["--kind", "review", "--file", body, "--pair-id", slug]}
+    done = refused(stage, TWO, *words, *more.get(words[-1], ()))
+    assert f"pair join {slug} --as claude-2" in done.err
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    assert ok(stage, TWO, "next").action == "wait"
+
+
 def test_a_session_that_left_its_other_name_does_not_answer_itself(stage, slug):
     ok(stage, ONE, "pair", "leave")
     ok(stage, ONE, "pair", "join", slug, "--as", "claude-2")
@@ -172,6 +188,14 @@ def test_a_session_that_left_its_other_name_does_not_answer_itself(stage, slug):
     hint = refused(stage, ONE, "next").err.partition("hint: ")[2].split()
     ok(stage, ONE, *hint[1:])
     assert ok(stage, ONE, "next").action == "wait"
+
+
+def test_an_agent_inside_another_hosts_agent_may_review_it(stage):
+    """It has that one's session id in its environment."""
+    outer = {"RELAY_AUTHOR": "gemini", "RELAY_AGENT_SESSION_ID": "of-gemini"}
+    ok(stage, outer, "bootstrap", "--topic", "t", "--peer", "claude")
+    send(stage, outer, "plan", "# P\n")
+    assert ok(stage, outer | ONE, "next").action == "reply"
 
 
 def test_two_sessions_of_one_minute_are_two(stage):

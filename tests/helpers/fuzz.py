@@ -526,7 +526,7 @@ def read_rsync(ground, case, dice):
     far.pairs = []
     far.ledger()
     for pair in far.pairs:
-        assert relay.is_slug(pair.slug) and all(map(relay.travels, pair.names))
+        assert relay.is_slug(pair.slug) and None not in map(relay.owner, pair.names)
     relay.one_line(far._trouble(12, case.decode("utf-8", "replace")).message)
 
 
@@ -536,7 +536,7 @@ def read_git_tree(ground, case, dice):
         names = relay.tree_names("claude", case, 20)
     except ValueError:  # The ref is refused.
         return
-    assert all(map(relay.travels, names)) and not any("codex" in name for name in names)
+    assert {*map(relay.owner, names)} <= {"", "claude"}
 
 
 def read_dotgit(ground, case, dice):
@@ -565,7 +565,7 @@ def read_name(ground, case, dice):
     assert (name.author if name else "") == relay.author_of(stem)
     for test in (relay.is_author, relay.is_slug, relay.is_remote_host):
         assert not test(text) or relay.visible(text) == text
-    for test in (relay.is_remote_path, relay.travels, relay.is_secret_name):
+    for test in (relay.is_remote_path, relay.owner, relay.is_secret_name):
         test(text)
     for show in (relay.display_path, relay.shell_quoted, relay.in_quotes, relay.word_or_quotes):
         assert relay.visible(show(text)) == show(text) and "\n" not in show(text)
