@@ -213,6 +213,11 @@ ODD_PLACES = [
     ("# R\n\n[findings]\nblocker app.py:1 Hidden\n", ("--next", "x")),
     ("# R\n\n```\nfindings\nblocker app.py:1 Hidden\n```\n", ("--next", "x")),
     ("# R\n\nblocker app.py:1 Hidden\n", ("--next", "x")),
+    ("# R\n\n1. **Blocker** - `app.py:1`: Hidden\n", ("--next", "x")),
+    ("# R\n\n```\nblocker - Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n```text\n2. Major: app.py Hidden\n```\n", ("--next", "x")),
+    ("# R\n\n~~~\n* major `src/app` Hidden\n~~~\n", ("--next", "x")),
+    ("# R\n\n## Next\n\n1. blocker app.py:1 Hidden\n", ()),
 ]
 
 
@@ -225,6 +230,32 @@ def test_a_block_in_an_odd_place_is_refused_or_recorded_and_never_lost(stage, as
         done = stage.run("codex", *words, "--file", stage.file(text, f"odd{n}.md"), *more)
         assert done.code == 2, (text, done)
     assert len(list(asked.glob("*.ready"))) == 1
+
+
+@pytest.mark.parametrize(
+    "ask", [f"mend\n\n{BLOCK}", f"mend\n\n> {BLOCK}", "mend\n\n- blocker app.py:1 Hidden\n"]
+)
+def test_a_block_in_a_prompt_is_refused_with_its_line(stage, asked, ask):
+    done = stage.run(
+        "codex", "send", "--kind", "review", "--file", stage.file("# R\n"), "--next", ask
+    )
+    assert done.code == 2 and re.search("prompt, line [34]: ", done.err), done
+
+
+def test_words_that_are_no_finding_pass(stage, asked):
+    code = "```\nminor version bump\nmajor v2.0 is out\nprint('nit')\n```\n"
+    text = f"# R\n\nNo blocker. A minor point - none.\n\n- Major: none\n\n{code}"
+    assert stage.try_send("codex", "review", text, "--verdict", "changes").code == 0
+
+
+@pytest.mark.parametrize("place", ["app.py:2", "./app.py:1", ".//app.py"])
+def test_a_finding_is_the_same_wherever_its_place_is_written_differently(stage, asked, place):
+    reviewed(stage, "major app.py:1 Wrong")
+    stage.send("claude", "fix", dispositions("2.1 refuted no"))
+    stage.ok("codex", "next")
+    stage.send("codex", "review", dispositions("2.1 accepted"))
+    again = stage.try_send("codex", "review", findings(f"major {place} Wrong"))
+    assert again.code == 2 and "`2.1 reopened WHY`" in again.err
 
 
 def test_a_finding_that_was_settled_is_reopened_and_not_repeated(stage, asked):
@@ -1251,6 +1282,15 @@ def test_hostile_pair_without_git(stage):
     stage.ok("codex", "next")
     refused_for(approve(stage, *NOT_RUN, "--empty", "--reason", "x"), "not in git")
     assert unmet(close(stage))
+
+
+def test_the_command_for_what_a_commit_left_out_is_enough(stage, asked):
+    approved(stage)
+    stage.git("commit", "-qm", "part", "--", "app.py")
+    way = refused_for(close(stage), "left out", "new.py")[1]
+    for command in way.split(" && "):
+        stage.git(*command.split()[1:])
+    assert close(stage).code == 0
 
 
 # ---- what was said since

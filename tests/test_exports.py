@@ -633,6 +633,21 @@ def test_a_stray_file_of_the_approved_tree_is_named_at_the_close_and_missed_by_a
     assert made.differ() == ["stray.txt"]
 
 
+def test_a_file_that_was_not_in_the_request_is_in_no_statement_and_no_trailer(stage):
+    def slipped_in(stage):
+        write(stage, "slipped.py", "nobody was asked\n")
+
+    made = Review(stage, texts=[slipped_in], ship=lambda stage: "")
+    assert "slipped.py" not in [f["path"] for f in made.statement["predicate"]["files"]]
+    commit(stage, "all of it")
+    made.clone()
+    assert made.differ() == ["slipped.py"]
+    stage.git("reset", "-q", "HEAD~1")
+    done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+    assert trailer_of(done)[1] == made.statement["subject"][0]["digest"]["gitTree"]
+    assert re.search("nobody reviewed: .*slipped.py", done.err)
+
+
 def trailer_of(done):
     found = re.findall(r"(?m)^Reviewed-with: relay (\S+) approve ([0-9a-f]{40})$", done.out)
     assert len(found) == 1, done

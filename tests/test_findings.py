@@ -172,6 +172,23 @@ def test_what_is_no_block_is_text(reviewed):
         assert record["findings"] == [] and record["open"] == [], how
 
 
+@pytest.mark.parametrize("fence", ["", "```\n"])
+@pytest.mark.parametrize(
+    "begins, fills, ends",
+    [
+        ("blocker", " ", ""),
+        ("blocker ", "!", ""),
+        ("blocker ", "/", ""),
+        ("> ", "`", "x"),
+        ("", "~ ", "findings x"),
+    ],
+)
+def test_the_longest_line_is_read_in_one_pass(relay, fence, begins, fills, ends):
+    """A peer's line that took the square of its length would stop `verify` for hours."""
+    line = begins + fills * (1 << 19) + ends
+    assert not relay.parse_record(fence + line).findings
+
+
 def test_a_block_that_is_not_at_the_margin_is_refused_with_its_line(stage):
     path = asked(stage)
     for how, text in NOT_AT_THE_MARGIN.items():

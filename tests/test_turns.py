@@ -523,17 +523,18 @@ def test_the_command_that_the_user_is_shown_continues_from_any_terminal(stage):
 def test_what_the_host_has_asked_its_user_about_is_the_users_word_once(stage):
     """Claude Code's permission prompt; a refusal is followed by a prompt of the user's."""
 
-    def hook(event, **more):
+    def hook(event, env=(), **more):
         row = {
             "session_id": stage.env("claude")["CLAUDE_CODE_SESSION_ID"],
             "hook_event_name": event,
         }
         row |= {"cwd": str(stage.project), **more}
-        assert stage.ok("claude", "hook", "claude", event, stdin=json.dumps(row).encode())
+        stdin = json.dumps(row).encode()
+        assert stage.ok("claude", "hook", "claude", event, stdin=stdin, **dict(env))
 
-    def asked(command):
+    def asked(command, **more):
         tool = {"tool_name": "Bash", "tool_input": {"command": command}}
-        hook("PermissionRequest", permission_mode="default", **tool)
+        hook("PermissionRequest", permission_mode="default", **tool, **more)
 
     relay_command = f"{SCRIPT} continue"
     stage.open_pair()
@@ -542,6 +543,13 @@ def test_what_the_host_has_asked_its_user_about_is_the_users_word_once(stage):
     for other in (f"{relay_command}; true", f"env {relay_command}", "/tmp/relay continue"):
         asked(other)
         assert stage.run("claude", "continue", typed=False).code == 2, other
+    for nobody in (
+        {"agent_id": "a1"},
+        {"env": {"CLAUDE_CODE_ENTRYPOINT": "sdk-ts"}},
+        {"env": {"CLAUDE_CODE_SESSION_ATTENDED": "0"}},
+    ):
+        asked(relay_command, **nobody)
+        assert stage.run("claude", "continue", typed=False).code == 2, nobody
     asked(relay_command)
     hook("UserPromptSubmit", prompt="no, not yet")
     assert stage.run("claude", "continue", typed=False).code == 2
@@ -595,6 +603,53 @@ def test_both_sides_are_asked_while_paused(stage):
     assert stage.ok("codex", "next").action == "ask_user"
     stage.ok("codex", "continue")
     assert stage.ok("codex", "next").action == "reply"
+
+
+@pytest.mark.parametrize("reach", [decision_sent, user_asked, paused], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kind", ["correction", "addendum", None])
+def test_what_waits_for_the_user_stops_both_sides_until_the_user_has_answered(stage, reach, kind):
+    """Corrections and addenda pass, and leave it as it is."""
+    reach(stage)
+    if kind:
+        stage.send("claude", kind, "# More\n", "read this too", "--corrects", 1)
+    for author in ("claude", "codex"):
+        assert stage.ok(author, "next").action == "ask_user", author
+        done = stage.try_send(author, "note")
+        assert done.code == 2 and "continue" in done.err, (author, done)
+    asked = stage.ok(None, "status", "--json").json["headline"][0]
+    assert asked["action"] == "ask_user"
+    assert reach is paused or asked["asked"]["seq"] == 1
+    stage.ok(None, "continue")
+    assert stage.ok(None, "status", "--json").json["headline"][0]["action"] != "ask_user"
+    assert stage.ok("codex", "next").action == "reply"
+    assert stage.ok("claude", "next").action == ("wait" if reach is user_asked else "resume")
+    stage.send("codex", "note")
+
+
+@pytest.mark.parametrize("reach", [decision_sent, user_asked], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_user_answers_what_status_asks_before_the_peer_was_shown_it(stage, reach, corrected):
+    reach(stage)
+    if corrected:
+        stage.send("claude", "correction", "# More\n", "read this too", "--corrects", 1)
+    assert stage.ok(None, "status", "--json").json["headline"][0]["action"] == "ask_user"
+    stage.ok(None, "continue")
+    assert stage.ok("codex", "next").action == "reply"
+
+
+def test_one_continue_past_damage_serves_both_sides(stage):
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    stage.send("codex", "review")
+    stage.ok("claude", "next")
+    with open(pair / "001-claude-plan.md", "a") as file:
+        file.write("forged\n")
+    for author in ("claude", "codex"):
+        assert stage.ok(author, "next").action == "damaged"
+    stage.ok(None, "continue")
+    assert stage.ok("claude", "next").action == "reply"
+    assert stage.ok("codex", "next").action == "wait"
 
 
 # ---- corrections and addenda
