@@ -405,6 +405,8 @@ def test_editing_what_relay_keeps_is_denied_with_the_way_out(stage, pair):
             ("claude", {"notebook_path": path}),
             ("codex", {"command": patch.format("")}),
             ("codex", {"command": patch.format("a.py\n*** Move to: ")}),
+            # Codex trims these lines.
+            ("codex", {"command": patch.format("a.py\n@@\n-a\n+b\n \t*** Update File: ")}),
         ):
             told = hook(
                 stage, agent, "PreToolUse", cwd=stage.project, tool_name="any", tool_input=given

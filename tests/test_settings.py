@@ -273,6 +273,7 @@ BAD = {
     "hooks-list": '{"hooks": []}',
     "event-object": '{"hooks": {"Stop": {}}}',
     "torn": '{"a": ',
+    "too-large-a-number": '{"a": 1e999}',
 }
 
 
@@ -291,6 +292,27 @@ def test_settings_that_are_no_plain_json_are_left_alone_with_a_clear_word(stage,
         "the other host is served"
     )
     assert path.read_bytes() == BAD[name].encode()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"enabledPlugins": True},
+        {"enabledPlugins": ["agent-relay@x"]},
+        {
+            "hooks": {
+                "Stop": ["x", None, {"hooks": "x"}, {"hooks": ["/x/bin/relay hook claude Stop"]}]
+            }
+        },
+        {"hooks": {"Stop": [{"hooks": [5, None, ["bin/relay", " hook claude "]]}]}},
+        {"permissions": ["x"], "statusLine": "bin/relay statusline", "env": 1},
+    ],
+)
+def test_settings_of_another_shape_stop_no_command_and_stay(stage, homes, odd):
+    homes["claude"].write_text(json.dumps(odd, indent=2))
+    for words in ("hooks install", "hooks status", "hooks doctor", "doctor", "hooks uninstall"):
+        assert stage.run(None, *words.split()).code in (0, 1), words
+    assert json.loads(homes["claude"].read_text()) == odd
 
 
 def test_links_and_modes_stay_as_they_are(stage, homes):

@@ -523,17 +523,18 @@ def test_the_command_that_the_user_is_shown_continues_from_any_terminal(stage):
 def test_what_the_host_has_asked_its_user_about_is_the_users_word_once(stage):
     """Claude Code's permission prompt; a refusal is followed by a prompt of the user's."""
 
-    def hook(event, **more):
+    def hook(event, env=(), **more):
         row = {
             "session_id": stage.env("claude")["CLAUDE_CODE_SESSION_ID"],
             "hook_event_name": event,
         }
         row |= {"cwd": str(stage.project), **more}
-        assert stage.ok("claude", "hook", "claude", event, stdin=json.dumps(row).encode())
+        stdin = json.dumps(row).encode()
+        assert stage.ok("claude", "hook", "claude", event, stdin=stdin, **dict(env))
 
-    def asked(command):
+    def asked(command, **more):
         tool = {"tool_name": "Bash", "tool_input": {"command": command}}
-        hook("PermissionRequest", permission_mode="default", **tool)
+        hook("PermissionRequest", permission_mode="default", **tool, **more)
 
     relay_command = f"{SCRIPT} continue"
     stage.open_pair()
@@ -542,6 +543,13 @@ def test_what_the_host_has_asked_its_user_about_is_the_users_word_once(stage):
     for other in (f"{relay_command}; true", f"env {relay_command}", "/tmp/relay continue"):
         asked(other)
         assert stage.run("claude", "continue", typed=False).code == 2, other
+    for nobody in (
+        {"agent_id": "a1"},
+        {"env": {"CLAUDE_CODE_ENTRYPOINT": "sdk-ts"}},
+        {"env": {"CLAUDE_CODE_SESSION_ATTENDED": "0"}},
+    ):
+        asked(relay_command, **nobody)
+        assert stage.run("claude", "continue", typed=False).code == 2, nobody
     asked(relay_command)
     hook("UserPromptSubmit", prompt="no, not yet")
     assert stage.run("claude", "continue", typed=False).code == 2

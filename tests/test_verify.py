@@ -521,3 +521,16 @@ def test_an_artifact_of_1x_among_others_is_sound(stage):
     (path / "005-claude-note.ready").touch()
     os.utime(path / "005-claude-note.ready")
     assert faults(stage) == []
+
+
+def test_a_base_that_is_not_the_one_the_pair_began_with_is_named(stage):
+    """`next` says so with `relay verify` as the command that tells more."""
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    assert stage.ok("codex", "verify", pair.name).code == 0
+    stage.git("commit", "-q", "--allow-empty", "-m", "more")
+    session = json.loads((pair / "session.json").read_text())
+    session["base_commit"] = stage.git("rev-parse", "HEAD")
+    (pair / "session.json").write_text(json.dumps(session))
+    done = stage.run("codex", "verify", pair.name)
+    assert done.code == 1 and "session.json: 001 compares with" in done.out

@@ -555,6 +555,7 @@ def test_nothing_of_the_authors_becomes_markup_a_link_or_a_mention(stage):
         ("a@b.c", "a@&#8203;b.c"),
         ("me/repo#1", "me/repo#&#8203;1"),
         ("mailto:x", "mailto:&#8203;x"),
+        ("_www.x.com", "\\_www&#8203;.x.com"),
         ("\\u202e", "\\\\u202e"),
         # A quote that in_quotes escaped closes nothing, neither on GitHub nor in the raw text.
         ('"a \\" b"', '"a \\\\&quot; b"'),
