@@ -677,7 +677,7 @@ def test_a_pack_that_is_not_the_published_one_is_refused_and_a_missing_one_is_a_
         done = stage.run("codex", "verify", "--json")
         (row,) = done.json["pairs"][0]["faults"]
         assert done.code == 1 and row["name"] == "003-claude-fix" and ".pack" in row["why"]
-    pack.unlink()
+    subprocess.run(row["remedy"], shell=True, check=True, cwd=stage.project)
     done = stage.ok("codex", "verify")
     assert "all well" in done.out and "note: 003: " in done.out
     stage.refused("codex", "show", "3", "--diff")
