@@ -423,6 +423,26 @@ def test_what_was_accepted_as_changed_counts_for_a_close_only_as_it_was(stage, a
     assert closed["accepted_moved"] == ["keep.py"]
 
 
+def test_a_run_from_before_an_accepted_change_says_nothing_of_it(stage, asked):
+    accepted = ("--accept-moved", "keep.py", "--reason", "so")
+    ran(stage, "true")
+    write(stage, "keep.py", "evil\n")
+    refused_for(approve(stage, *accepted), "nothing was run on this one")
+    ran(stage, "true")
+    assert approve(stage, *accepted).code == 0
+    said = stage.ok("codex", "log").out
+    assert "1 run on this change set" in said and "but for what was accepted" in said
+    assert close(stage, "--no-archive").code == 0
+
+
+def test_the_log_names_the_run_of_an_approval_with_new_files_beside(stage, asked):
+    ran(stage, "true")
+    write(stage, "extra.py", "extra\n")
+    assert approve(stage).code == 0
+    said = stage.ok("codex", "log").out
+    assert "1 run on this change set: exit 0" in said and "new and untracked beside it" in said
+
+
 def test_accepting_what_did_not_move_or_without_a_reason_is_refused(stage, asked):
     for more in (("keep.py", "--reason", "x"), ("keep.py",)):
         assert approve(stage, *NOT_RUN, "--accept-moved", *more).code == 2
@@ -466,6 +486,44 @@ def test_a_tree_that_cannot_be_recorded_is_said_and_cannot_be_approved(stage, as
     sent = stage.send("claude", "fix")
     assert "warning: no change set is recorded" in sent.out
     assert "on an unknown working tree" in ran(stage, "true").err
+
+
+@pytest.mark.parametrize("how", ["base", "submodule", "unreadable"])
+def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
+    """By `next`, by `run` and by `send`, of the reviewer as of the author."""
+    before, remedy = (), "git submodule update --init"
+    if how == "submodule":
+        pair = submodule(stage)
+        shutil.rmtree(stage.project / ".git" / "modules" / "sub")
+    else:
+        pair = _asked(stage)
+    if how == "base":
+        remedy = "git fetch --unshallow"
+        stage.git("checkout", "-q", "--orphan", "new")
+        stage.git("commit", "-q", "-m", "new")
+        stage.git("branch", "-D", "main")
+        stage.git("reflog", "expire", "--expire=now", "--all")
+        stage.git("gc", "-q", "--prune=now")
+    elif how == "unreadable":
+        remedy = "chmod u+r"
+        (stage.project / "app.py").chmod(0)
+        if os.geteuid() == 0:
+            before = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+            if not shutil.which(before[0]):
+                pytest.skip("no setpriv")
+    of = {"before": before} if before else {}
+    assert remedy in stage.process("codex", "next", "--pair-id", pair.name, **of).out
+    run = stage.process("codex", "run", "--", "true", **of)
+    assert run.code == 0 and "counts for no approval" in run.err and remedy in run.err
+    for author in ("claude", "codex"):
+        path = stage.file(f"# {author}\n", f"{author}.md")
+        more = ("--kind", "note", "--file", path, "--next", "go", "--dry-run")
+        done = stage.process(author, "send", *more, **of)
+        assert done.code == 0 and remedy in done.out, done
+    path = stage.file("# R\n", "r.md")
+    more = ("--kind", "review", "--verdict", "approve", "--file", path, "--next", "go")
+    done = stage.process("codex", "send", *more, **of)
+    assert done.code == 2 and remedy in done.err and "could not be recorded" in done.err, done
 
 
 def test_an_empty_change_set_is_said_and_needs_a_reason(stage):

@@ -285,6 +285,28 @@ def test_of_big_output_head_and_tail_are_kept_in_whole_lines(stage):
     assert row["printed_bytes"] == sum(len(f"line {n}\n") for n in range(100000))
 
 
+FRAMES = (
+    "for n in range(4000): print(f'\\r\\x1b[2Kfetching [{n:4}/4000]', end='', flush=n % 97 == 0)\n"
+)
+LINES = "print()\nfor n in range(9000): print('line', n)\n"
+
+
+@pytest.mark.parametrize(
+    "after", [LINES, FRAMES, "print('x' * 99999)\n" + FRAMES], ids=["lines", "frames", "both"]
+)
+@pytest.mark.parametrize("before", ["", FRAMES], ids=["", "frames"])
+def test_a_progress_bar_pushes_nothing_out_of_what_is_kept(stage, before, after):
+    """Whatever was printed last and first is there once, as a terminal shows it at the end."""
+    asked(stage)
+    code = f"{before}print('\\rE  the error')\n{after}print('\\rlast')\n"
+    stage.ok("codex", "run", "--", sys.executable, "-c", code)
+    kept = records(stage)[-1]["tail"].split("\n")
+    assert kept[0] == "E  the error" and kept[-2:] == ["last", ""]
+    assert kept.count("E  the error") == kept.count("last") == 1
+    assert not [line for line in kept if "fetching" in line]
+    assert ("left out" in "".join(kept)) == (after != FRAMES)
+
+
 def test_many_long_words_are_kept_in_bounds_too(stage):
     """A record that is too long to be read again would be lost in silence."""
     path = asked(stage)

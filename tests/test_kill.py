@@ -9,6 +9,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import stat
 import time
 
@@ -555,6 +556,23 @@ def paged(stage):
     stage.send("codex", "note", "# More\n")
 
 
+def lost(stage):
+    asked(stage)
+    shutil.rmtree(stage.shared)
+
+
+def old(stage):
+    archived(stage)
+    for path in stage.project.rglob("CLOSED"):
+        path.chmod(0o600)
+        path.write_text(path.read_text().replace('closed_at = "2', 'closed_at = "1'))
+
+
+def old_copy(stage):
+    old(stage)
+    shutil.rmtree(stage.shared / "_archive")
+
+
 def reported(stage):
     stage.ok("claude", "issue", "add", "--title", "wait ends early")
 
@@ -581,6 +599,7 @@ def littered(stage):
 
 
 ISSUE = ["issue", "add", "--title", "wait ends early", "--body", "After 5 s."]
+PRUNE = ["pairs", "prune", "--older-than", "30d"]
 HOOKS, LINE = ["hooks", "install", "--target"], ["statusline"]
 
 ONCE = {
@@ -627,6 +646,10 @@ ONCE = {
     "export_over_an_existing_file": Case(
         "claude", "codex", paged, lambda s: ["export", "--html", s.home / "page.html", "--force"]
     ),
+    "restore": Case("claude", "codex", lost, lambda s: ["restore"]),
+    "forget": Case("claude", "codex", asked, lambda s: ["forget", slug(s), "--yes"]),
+    "pairs_prune": Case("claude", "codex", old, lambda s: PRUNE),
+    "pairs_prune_of_the_copy": Case("claude", "codex", old_copy, lambda s: PRUNE),
     "doctor_fix": Case("claude", "codex", littered, lambda s: ["doctor", "--fix"]),
 }
 
@@ -637,7 +660,8 @@ def everything(copy):
     for root in (copy.project, copy.home):
         for path in sorted(root.rglob("*")):
             inside = path.relative_to(root)
-            if path.is_dir() or path.name == ".lock" or inside.parts[0] == ".git":
+            theirs = inside.parts[0] == ".git" and inside.parts[1:2] != ("relay",)
+            if path.is_dir() or path.name == ".lock" or theirs:
                 continue
             text = path.read_text(errors="replace")
             for place, name in ((copy.project, "PROJECT"), (copy.home, "HOME")):

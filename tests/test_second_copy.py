@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import IDENTITY
+from conftest import IDENTITY, RELAY
 
 
 def copy_of(stage, slug):
@@ -148,6 +148,47 @@ def test_forget_removes_both_and_leaves_a_tombstone(asked):
     assert asked.ok("claude", "next").action == "bootstrap"
     asked.refused("claude", "restore", slug)
     assert asked.ok("claude", "bootstrap", "--topic", "demo").out.split()[0] != slug
+
+
+def test_forget_says_what_cannot_go_and_leaves_alone_what_a_symlink_names(asked, monkeypatch):
+    outside, slug = asked.folder / "outside", "20200101-elsewhere"
+    outside.mkdir()
+    (outside / "mine").write_text("x")
+    for path in (asked.shared / slug, asked.shared / f"{slug}-2"):
+        path.symlink_to(outside) if path.name == slug else path.write_text("x")
+        asked.ok("claude", "forget", path.name, "--yes")
+        assert not os.path.lexists(path) and os.listdir(outside) == ["mine"]
+    slug, real = asked.pair.name, os.unlink
+
+    def unlink(path, *more, **named):
+        if str(path).endswith("001-claude-plan.md"):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        real(path, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        assert "not permitted" in asked.refused("claude", "forget", slug, "--yes").err
+    asked.ok("claude", "forget", slug, "--yes")
+    assert not list(asked.project.rglob("001-claude-plan*"))
+
+
+def test_a_copy_that_is_being_made_does_not_outlive_a_forget(asked, monkeypatch):
+    """Another command has seen what is to be copied, and waits, while the pair is forgotten."""
+    slug, real = asked.pair.name, RELAY.directory_lock
+    shutil.rmtree(copy_of(asked, slug))
+    kept = shutil.copytree(asked.pair, asked.folder / "kept")
+
+    def late(directory, command, *more, **named):
+        if command == "copy":
+            monkeypatch.setattr(RELAY, "directory_lock", real)
+            asked.ok("codex", "forget", slug, "--yes")
+            shutil.copytree(kept, asked.pair)  # As far as it was read.
+        return real(directory, command, *more, **named)
+
+    monkeypatch.setattr(RELAY, "directory_lock", late)
+    asked.run("claude", "next")
+    assert {p.name for p in copy_of(asked, slug).iterdir()} <= {"FORGOTTEN", ".lock"}
+    assert RELAY.directory_lock is real
 
 
 def test_prune_removes_what_was_closed_long_ago_on_request_only(asked):

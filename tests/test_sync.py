@@ -184,6 +184,16 @@ def test_a_push_does_not_open_again_what_was_closed_there(near):
     ]
 
 
+def test_a_pair_that_was_forgotten_there_is_not_brought_back_by_a_push(near):
+    slug = near.open_pair()
+    near.here.send("claude", "plan")
+    exchange(near, "push")
+    near.there.ok("codex", "forget", slug, "--yes")
+    done = near.sync("push", "--only", "ledger")
+    assert done.code == 1 and f"{slug}: was forgotten there" in done.out, done
+    assert not (near.there.shared / slug).exists() and (near.here.shared / slug).exists()
+
+
 def test_a_closing_that_comes_between_the_list_and_the_push_is_kept(near, monkeypatch):
     slug = near.open_pair()
     near.here.send("claude", "note")

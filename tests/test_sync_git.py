@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import pytest
 from conftest import RELAY
@@ -119,6 +120,31 @@ def test_a_dry_run_says_the_same_and_changes_nothing(turn):
     assert turn.claude.snapshot(turn.claude.project, turn.bare) == before
     assert told == [turn.rows("claude", way) for way in ("push", "pull")]
     assert told == [[("sent", "003-claude-fix")], [("received", "004-codex-note")]]
+    turn.codex.ok("codex", "close", "--reason", "done")
+    turn.rows("codex", "push")
+    assert turn.rows("claude", "push", "--dry-run") == [("received", "CLOSED")]
+    assert turn.rows("claude", "pull", "--dry-run") == turn.rows("claude", "pull")
+    assert turn.claude.ok("claude", "next").action == "over"
+
+
+def test_a_linked_worktree_syncs_as_the_main_one(turn, tmp_path):
+    turn.codex.git("remote", "set-url", "origin", turn.bare)
+    turn.codex.git("worktree", "add", "-q", tmp_path / "linked", "-b", "side")
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    for way in ("pull", "push"):
+        turn.codex.ok("codex", "sync", way, cwd=tmp_path / "linked", **turn.settings)
+    assert "003-claude-fix" in stems(turn.pairs[1])
+
+
+def test_a_dry_run_finds_what_was_fetched_whatever_the_project_is_called(turn, tmp_path):
+    place = tmp_path / 'a:b "c" \\d'
+    turn.codex.git("remote", "set-url", "origin", turn.bare)
+    turn.codex.project.rename(place)
+    tip = turn.refs()[turn.ref + "claude"]
+    turn.commit(turn.ref + "claude", *turn.files(tip))
+    done = turn.codex.run("codex", "sync", "pull", "--dry-run", cwd=place, **turn.settings)
+    assert done.code == 1 and "was rewritten" in done.out, done
 
 
 @slow
@@ -330,6 +356,29 @@ def test_a_pair_that_was_forgotten_does_not_come_back_and_contents_of_files_do_n
         done = turn.sync("codex", way)
         assert done.code == 1 and "was forgotten here" in done.out, done
         assert not turn.pairs[1].exists()
+
+
+def test_nothing_of_a_forgotten_pair_stays_and_no_ref_of_it_is_missed(turn):
+    secret = b"the value of the thing"
+    turn.codex.send("codex", "note", secret.decode())
+    turn.rows("codex", "push")
+    turn.rows("claude", "pull")
+    for ref in turn.refs():
+        if ref.startswith(turn.ref):
+            turn.claude.git("update-ref", "-d", ref, cwd=turn.bare)
+    for author, stage in turn.stages.items():
+        stage.ok(author, "forget", turn.slug, "--yes")
+        files = [p for p in stage.project.rglob("*") if p.is_file()]
+        assert not [p for p in files if secret in inflated(p)]
+        assert turn.rows(author, "pull") == turn.rows(author, "push") == []
+
+
+def inflated(path):
+    """What a file holds, as a loose object of git too."""
+    try:
+        return zlib.decompress(path.read_bytes())
+    except zlib.error:
+        return path.read_bytes()
 
 
 @slow
@@ -602,6 +651,22 @@ def test_a_ref_of_somebody_who_is_not_in_the_pair_is_refused(turn):
     turn.commit(f"{turn.ref}mallory", *rows, **note)
     done = turn.sync("codex", "pull")
     assert done.code == 1 and "mallory" in done.out, done
+
+
+def test_a_foreign_session_opens_a_pair_for_its_two_authors_only_and_may_lack_anything(turn):
+    whole = json.loads((turn.pairs[0] / "session.json").read_text())
+    needed = "schema_version", "state", "participants"
+    for number, name in enumerate(["title", "mallory", *{*whole} - {*needed, "title"}]):
+        slug = f"20200101-{number}"
+        session = {key: whole[key] for key in whole if key != name} | {"session_id": slug}
+        by = "mallory" if name == "mallory" else "claude"
+        content = json.dumps(session).encode()
+        turn.commit(f"refs/relay/{slug}/{by}", **{"session.json": content})
+    done = turn.sync("codex", "pull")
+    assert done.code == 1 and "mallory is not one of its two authors" in done.out, done
+    assert (turn.codex.shared / "20200101-0").is_dir()
+    assert not (turn.codex.shared / "20200101-1").exists()
+    turn.codex.ok("codex", "log", "--pair-id", "20200101-0")
 
 
 @slow

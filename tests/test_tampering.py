@@ -444,8 +444,8 @@ def test_one_continue_past_damage_serves_both_sides(stage):
     for author in ("claude", "codex"):
         assert stage.ok(author, "next").action == "damaged"
     stage.ok("codex", "continue")
-    for author in ("claude", "codex"):
-        assert stage.ok(author, "next").action == "wait"
+    for author, action in (("claude", "start"), ("codex", "wait")):
+        assert stage.ok(author, "next").action == action
 
 
 def test_fresh_damage_is_named_again_after_continue(stage):

@@ -564,6 +564,20 @@ def test_what_the_host_has_asked_its_user_about_is_the_users_word_once(stage):
     assert stage.run("claude", "continue", typed=False).code == 2, "once"
 
 
+@pytest.mark.parametrize("suffix", ["md", "md.sha256", "json"])
+def test_after_damage_that_leaves_nothing_sound_it_is_somebodys_move(stage, suffix):
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    (pair / f"001-claude-plan.{suffix}").unlink()
+    for author in ("claude", "codex"):
+        assert stage.ok(author, "next").action == "damaged"
+    stage.ok("codex", "continue")
+    assert stage.ok("codex", "next").action == "wait"
+    assert stage.ok("claude", "next").action == "start"
+    stage.send("claude", "plan")
+    assert stage.ok("codex", "next").action == "reply"
+
+
 def test_the_cap_counts_anew_after_continue_and_stops_a_send(stage):
     author, more = cap_reached(stage)
     stage.ok(author, "continue", **more)
