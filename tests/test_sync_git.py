@@ -127,6 +127,26 @@ def test_a_dry_run_says_the_same_and_changes_nothing(turn):
     assert turn.claude.ok("claude", "next").action == "over"
 
 
+def test_a_linked_worktree_syncs_as_the_main_one(turn, tmp_path):
+    turn.codex.git("remote", "set-url", "origin", turn.bare)
+    turn.codex.git("worktree", "add", "-q", tmp_path / "linked", "-b", "side")
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    for way in ("pull", "push"):
+        turn.codex.ok("codex", "sync", way, cwd=tmp_path / "linked", **turn.settings)
+    assert "003-claude-fix" in stems(turn.pairs[1])
+
+
+def test_a_dry_run_finds_what_was_fetched_whatever_the_project_is_called(turn, tmp_path):
+    place = tmp_path / 'a:b "c" \\d'
+    turn.codex.git("remote", "set-url", "origin", turn.bare)
+    turn.codex.project.rename(place)
+    tip = turn.refs()[turn.ref + "claude"]
+    turn.commit(turn.ref + "claude", *turn.files(tip))
+    done = turn.codex.run("codex", "sync", "pull", "--dry-run", cwd=place, **turn.settings)
+    assert done.code == 1 and "was rewritten" in done.out, done
+
+
 @slow
 def test_a_dry_run_in_a_clone_without_a_ledger_creates_none(turn):
     shutil.rmtree(turn.codex.shared)
