@@ -292,6 +292,10 @@ def test_settings_that_are_no_plain_json_are_left_alone_with_a_clear_word(stage,
         "the other host is served"
     )
     assert path.read_bytes() == BAD[name].encode()
+    homes["codex"].write_bytes(BAD[name].encode())
+    for host in HOSTS:
+        found = stage.run(None, "hooks", "doctor", "--target", host, "--json").json["findings"]
+        assert [row["id"] for row in found] == ["settings.unreadable"], host
 
 
 @pytest.mark.parametrize(

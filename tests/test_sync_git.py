@@ -127,6 +127,26 @@ def test_a_dry_run_says_the_same_and_changes_nothing(turn):
     assert turn.claude.ok("claude", "next").action == "over"
 
 
+def test_a_linked_worktree_syncs_as_the_main_one(turn, tmp_path):
+    turn.codex.git("remote", "set-url", "origin", turn.bare)
+    turn.codex.git("worktree", "add", "-q", tmp_path / "linked", "-b", "side")
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    for way in ("pull", "push"):
+        turn.codex.ok("codex", "sync", way, cwd=tmp_path / "linked", **turn.settings)
+    assert "003-claude-fix" in stems(turn.pairs[1])
+
+
+def test_a_dry_run_finds_what_was_fetched_whatever_the_project_is_called(turn, tmp_path):
+    place = tmp_path / 'a:b "c" \\d'
+    turn.codex.git("remote", "set-url", "origin", turn.bare)
+    turn.codex.project.rename(place)
+    tip = turn.refs()[turn.ref + "claude"]
+    turn.commit(turn.ref + "claude", *turn.files(tip))
+    done = turn.codex.run("codex", "sync", "pull", "--dry-run", cwd=place, **turn.settings)
+    assert done.code == 1 and "was rewritten" in done.out, done
+
+
 @slow
 def test_a_dry_run_in_a_clone_without_a_ledger_creates_none(turn):
     shutil.rmtree(turn.codex.shared)
@@ -777,6 +797,34 @@ def test_kept_objects_that_are_gone_or_damaged_are_named_or_fetched_again(turn):
     shutil.rmtree(store)
     turn.codex.send("codex", "note")
     assert turn.rows("codex", "push") == [("sent", "004-codex-note")]
+
+
+@slow
+@pytest.mark.parametrize("how", ["empty", "other", "gone"])
+def test_any_kept_object_may_be_damaged_and_the_next_sync_fetches_it_again(turn, tmp_path, how):
+    """Nobody is told that the remote is wrong, and what is unsent is sent."""
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    turn.codex.send("codex", "note")
+    store = turn.codex.shared / "_relay/git"
+    objects = [p.relative_to(turn.folder) for p in store.rglob("*") if p.is_file()]
+    for number, name in enumerate(objects):
+        copy = turn.copied(tmp_path / f"copy-{number}")
+        path = copy.folder / name
+        path.unlink()
+        if how != "gone":
+            path.write_bytes(
+                b"0" * 40 + b" refs/remotes/origin/relay/a..b\n" if how == "other" else b""
+            )
+        done = copy.sync("codex", "pull")
+        if done.code:
+            assert done.code == 2 and "was damaged" in done.err, (name, done)
+            assert copy.sync("codex", "pull", "--dry-run").code == 0
+        for way in ("push", "pull"):
+            done = copy.sync("codex", way)
+            assert done.code == 0, (name, done)
+        assert "003-claude-fix" in stems(copy.codex.shared / copy.slug)
+        assert "004-codex-note.md" in {row[1] for row in copy.files(turn.ref + "codex")}
 
 
 # ---------------------------------------------------------------- over ssh

@@ -454,6 +454,35 @@ def test_a_file_that_is_ignored_here_is_not_written_over_by_a_pull(near):
     ).exists()
 
 
+@pytest.mark.parametrize("kind", ["file", "symlink", "ignored"])
+def test_what_a_directory_replaces_in_a_pull_is_named_and_nothing_that_is_ignored(near, kind):
+    (near.there.project / "x").mkdir()
+    (near.there.project / "x/in").write_text("theirs\n")
+    mine = near.here.project / "x"
+    mine.symlink_to("elsewhere") if kind == "symlink" else mine.write_text("mine\n")
+    if kind == "ignored":
+        (near.here.project / ".git/info").mkdir(exist_ok=True)
+        (near.here.project / ".git/info/exclude").write_text("x\n")
+    rows = []
+    for flags in (("--dry-run",), ()):
+        assert mine.is_symlink() == (kind == "symlink") and not mine.is_dir()
+        done = near.sync("pull", "--only", "code", "--json", *flags)
+        rows.append([(row["what"], row["path"]) for row in done.json["code"]])
+    wanted = [] if kind == "ignored" else [("deleted", "x"), ("new", "x/in")]
+    assert rows == [wanted, wanted] and mine.is_dir() == bool(wanted)
+
+
+def test_a_symlink_in_the_place_of_a_directory_stops_no_sync_that_deletes(near):
+    near.here.project.joinpath("x").symlink_to("keep")
+    for name in ("x/in", "gone"):
+        path = near.there.project / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("theirs\n")
+    done = near.sync("push", "--only", "code", "--delete")
+    assert done.code == 1 and "make way" in done.out, done
+    assert (near.there.project / "gone").exists()
+
+
 def test_a_pull_counts_what_changed_and_not_what_only_looks_older(near):
     for stage in (near.here, near.there):
         fill(stage.project, same="same\n", other=f"{stage.folder.name}\n")
