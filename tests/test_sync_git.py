@@ -799,6 +799,34 @@ def test_kept_objects_that_are_gone_or_damaged_are_named_or_fetched_again(turn):
     assert turn.rows("codex", "push") == [("sent", "004-codex-note")]
 
 
+@slow
+@pytest.mark.parametrize("how", ["empty", "other", "gone"])
+def test_any_kept_object_may_be_damaged_and_the_next_sync_fetches_it_again(turn, tmp_path, how):
+    """Nobody is told that the remote is wrong, and what is unsent is sent."""
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    turn.codex.send("codex", "note")
+    store = turn.codex.shared / "_relay/git"
+    objects = [p.relative_to(turn.folder) for p in store.rglob("*") if p.is_file()]
+    for number, name in enumerate(objects):
+        copy = turn.copied(tmp_path / f"copy-{number}")
+        path = copy.folder / name
+        path.unlink()
+        if how != "gone":
+            path.write_bytes(
+                b"0" * 40 + b" refs/remotes/origin/relay/a..b\n" if how == "other" else b""
+            )
+        done = copy.sync("codex", "pull")
+        if done.code:
+            assert done.code == 2 and "was damaged" in done.err, (name, done)
+            assert copy.sync("codex", "pull", "--dry-run").code == 0
+        for way in ("push", "pull"):
+            done = copy.sync("codex", way)
+            assert done.code == 0, (name, done)
+        assert "003-claude-fix" in stems(copy.codex.shared / copy.slug)
+        assert "004-codex-note.md" in {row[1] for row in copy.files(turn.ref + "codex")}
+
+
 # ---------------------------------------------------------------- over ssh
 
 
