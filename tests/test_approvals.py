@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -77,8 +78,8 @@ def close(stage, *more, author="claude", outcome="approve", **env):
     return stage.run(author, *words, *more, **env)
 
 
-def ran(stage, *words, author="codex", code=0, **more):
-    done = stage.run(author, "run", "--", *words, **more)
+def ran(stage, *words, author="codex", code=0, copy=False, **more):
+    done = stage.run(author, "run", *["--copy"][:copy], "--", *words, **more)
     assert done.code == code, done
     return done
 
@@ -393,6 +394,26 @@ def test_a_run_in_a_copy_leaves_the_tree_alone_and_counts(stage, asked):
     assert "in a copy" in stage.ok("claude", "next").out
 
 
+def test_a_run_in_a_copy_has_the_files_that_are_too_large_to_hash(stage, asked, real_git):
+    with write(stage, "new/big.bin", "x").open("r+b") as file:
+        file.truncate(51 * 1024 * 1024)
+    ran(stage, "test", "-s", "new/big.bin", copy=True)
+
+
+def test_a_run_in_a_copy_counts_where_the_base_is_a_branch_that_moved(stage):
+    based(stage, "main")
+    write(stage, "app.py", "two\n")
+    commit(stage, "work")
+    stage.git("checkout", "-q", "main")
+    write(stage, "upstream.py", "upstream\n")
+    commit(stage, "upstream")
+    stage.git("rebase", "-q", "main", "work")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    ran(stage, "true", copy=True)
+    assert approve(stage).code == 0
+
+
 def test_a_link_that_is_no_directory_of_the_project_is_refused(stage, asked):
     for name in ("../home", "/etc", "app.py", "none", ".git", ".git/refs", ".shared", "."):
         done = stage.run("codex", "run", "--copy", "--link", name, "--", "touch", "ran")
@@ -677,7 +698,7 @@ def test_a_pack_that_is_not_the_published_one_is_refused_and_a_missing_one_is_a_
         done = stage.run("codex", "verify", "--json")
         (row,) = done.json["pairs"][0]["faults"]
         assert done.code == 1 and row["name"] == "003-claude-fix" and ".pack" in row["why"]
-    pack.unlink()
+    subprocess.run(row["remedy"], shell=True, check=True, cwd=stage.project)
     done = stage.ok("codex", "verify")
     assert "all well" in done.out and "note: 003: " in done.out
     stage.refused("codex", "show", "3", "--diff")
@@ -1346,9 +1367,18 @@ def test_the_command_for_what_a_commit_left_out_is_enough(stage, asked):
     approved(stage)
     stage.git("commit", "-qm", "part", "--", "app.py")
     way = refused_for(close(stage), "left out", "new.py")[1]
-    for command in way.split(" && "):
-        stage.git(*command.split()[1:])
+    for command in way.split(" && "):  # The same from anywhere in the project.
+        stage.git(*command.split()[1:], cwd=stage.project / "lib")
     assert close(stage).code == 0
+
+
+def test_the_commands_that_show_what_differs_work_below_the_top(stage, asked):
+    approved(stage)
+    write(stage, "app.py", "staged\n")
+    stage.git("add", "app.py")
+    write(stage, "app.py", "two\n")
+    way = refused_for(close(stage), "the index differs", "app.py")[1]
+    assert "-staged" in stage.git(*way.split()[1:], cwd=stage.project / "lib")
 
 
 # ---- what was said since
@@ -1380,6 +1410,134 @@ def test_hostile_correction_of_the_request_after_its_approval(stage, asked):
     assert approve(stage).code == 0
     stage.ok("claude", "next")
     assert close(stage).code == 0
+
+
+def late(stage, author, kind, text, *flags, before=lambda: None):
+    """Publishes under a number that was taken before what `before` does."""
+    draft = stage.ok(author, "claim", "--kind", kind, *flags).out.strip()
+    before()
+    words = ("--body-file", stage.file(text, "late.md"), "--prompt-for-next-file")
+    stage.ok(author, "draft", "set", draft, *words, stage.file("go on\n", "ask.md"))
+    stage.ok(author, "publish", draft)
+
+
+def test_hostile_correction_under_a_number_from_before_the_approval(stage, asked):
+    text = "# It drops the table too\n"
+    late(stage, "claude", "correction", text, "--corrects", "1", before=lambda: approved(stage))
+    stage.ok("claude", "next")
+    refused_for(close(stage), "002 changes 001")
+    assert "002 changes 001" in stage.refused("claude", "export", "--statement").err
+
+
+def test_hostile_correction_of_what_a_reviewed_correction_corrects(stage, asked):
+    stage.send("claude", "correction", "# And so\n", "go", "--corrects", "1")
+    stage.ok("codex", "next")
+    approved(stage)
+    stage.ok("claude", "next")
+    assert sidecar(asked, 3)["request"]["name"] == "002-claude-correction"
+    stage.send("claude", "correction", "# It drops the table too\n", "go", "--corrects", "1")
+    refused_for(close(stage), "004 changes 001")
+
+
+def test_hostile_words_of_the_approver_under_a_number_from_before_the_approval(stage, asked):
+    late(stage, "codex", "addendum", "# Stop, it is wrong\n", before=lambda: approved(stage))
+    refused_for(close(stage), "002 addendum by codex", "not delivered")
+    stage.ok("claude", "next")
+    assert close(stage).code == 0
+
+
+def test_hostile_continue_from_before_what_it_would_settle(stage, asked):
+    """The user has not seen what is published later, whatever its number."""
+
+    def spoken():
+        stage.send("claude", "note", "# So\n", "@user: may I?")
+        stage.ok("claude", "continue")
+
+    late(stage, "codex", "review", findings("blocker app.py:1 Wrong"), before=spoken)
+    stage.ok("claude", "next")
+    answer = ("fix", dispositions("2.1 wontfix too dear"))
+    assert "left only by the user" in stage.try_send("claude", *answer).err
+    stage.ok("claude", "continue")
+    assert stage.try_send("claude", *answer).code == 0
+
+
+def test_hostile_continue_from_before_the_question(stage, asked):
+    def spoken():
+        stage.send("claude", "note", "# So\n", "@user: may I?")
+        stage.ok("claude", "continue")
+
+    late(stage, "codex", "decision", "# Drop the table?\n", before=spoken)
+    assert stage.ok("claude", "next").action == "ask_user"
+
+
+def test_hostile_approval_published_past_a_question_to_the_user(stage, asked):
+    draft = stage.ok("codex", "claim", "--kind", "review", "--in-reply-to", "1").out.strip()
+    words = ("--body-file", stage.file("# Fine\n", "b.md"), "--prompt-for-next-file")
+    stage.ok("codex", "draft", "set", draft, *words, stage.file("ship it\n", "p.md"))
+    stage.send("claude", "correction", "# Hm\n", "@user: may I drop it?", "--corrects", "1")
+    stage.ok("codex", "show", "3")
+    done = stage.run("codex", "publish", draft, "--verdict", "approve", *NOT_RUN)
+    assert any("asks the user" in why for why, _ in unmet(done))
+
+
+def test_a_run_that_failed_since_the_approval_is_in_the_way(stage, asked):
+    approved(stage)
+    ran(stage, "sh", "-c", "! test -e ../mended", code=0)
+    (stage.project.parent / "mended").touch()
+    ran(stage, "sh", "-c", "! test -e ../mended", code=1)
+    stage.send("codex", "note", "# It fails now\n")
+    stage.ok("claude", "next")
+    refused_for(close(stage), "by codex exited with 1")
+    assert "exited with 1" in stage.refused("claude", "export", "--statement").err
+    (stage.project.parent / "mended").unlink()
+    ran(stage, "sh", "-c", "! test -e ../mended", author="claude")
+    assert close(stage).code == 0
+
+
+def test_what_was_approved_despite_one_failure_is_not_despite_another(stage, asked):
+    ran(stage, "false", code=1)
+    assert approve(stage, "--despite-failed", "no network here").code == 0
+    assert stage.ok("claude", "export", "--statement").json["predicate"]["overrides"]
+    ran(stage, "sh", "-c", "exit 3", code=3)
+    stage.send("codex", "note", "# This fails, too\n")
+    stage.ok("claude", "next")
+    refused_for(close(stage), "exit 3", "exited with 3")
+
+
+def test_the_one_who_asks_for_changes_does_not_close_as_approved(stage, asked):
+    stage.send("codex", "fix", "# Mine\n")
+    stage.ok("claude", "next")
+    approve_as(stage, "claude")
+    stage.ok("codex", "next")
+    stage.send("claude", "fix", "# Once more\n")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", "# No\n", "no good", "--verdict", "changes")
+    refused_for(close(stage, author="codex"), "codex asks for changes in 005")
+
+
+def approve_as(stage, author, *more):
+    words = ("send", "--kind", "review", "--verdict", "approve", *NOT_RUN, "--next", "ship it")
+    return stage.run(author, *words, "--file", stage.file("# Fine\n", f"{author}.md"), *more)
+
+
+@pytest.mark.parametrize("kind", ["note", "question", "review"])
+def test_hostile_approval_of_ones_own_work_in_answer_to_what_hands_nothing_over(stage, asked, kind):
+    stage.send("codex", kind, "# Hm\n")
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude"), "002 hands nothing over")
+    write(stage, "app.py", "codex was here\n")
+    stage.send("codex", "note", "# I did it\n")
+    stage.ok("claude", "next")
+    assert approve_as(stage, "claude").code == 0
+
+
+@pytest.mark.parametrize("file", ["app.py", "junk.txt"])
+def test_hostile_approval_of_ones_own_work_over_changes_with_something_edited(stage, asked, file):
+    stage.send("codex", "review", "# No\n", "start again", "--verdict", "changes")
+    stage.ok("claude", "next")
+    write(stage, file, "something else\n")
+    more = ("--accept-moved", "app.py", "--reason", "so") if file == "app.py" else ()
+    refused_for(approve_as(stage, "claude", *more), "codex asks for changes in 002")
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -184,7 +184,7 @@ def test_a_torn_session_is_told_also_where_json_was_never_imported(stage):
     (stage.shared / "20260101-torn" / "session.json").write_text("{broken")
     done = stage.process("claude", "pairs", "list")
     assert done.code == 0, done
-    assert "20260101-torn  invalid_schema" in done.out
+    assert "20260101-torn  invalid_schema" in done.out and "damaged: relay doctor" in done.out
 
 
 def test_one_bad_pair_leaves_the_good_one_usable_and_its_turn_reads_no_other(stage):
