@@ -111,11 +111,6 @@ CHECKS = {
     "fs.sha256_stable",
     "fs.fsync_readback",
     "fs.posix_mode",
-    "env.consistent",
-    "home",
-    "permissions",
-    "hooks.claude",
-    "hooks.codex",
 }
 
 
@@ -171,6 +166,12 @@ def test_the_json_keys_of_1x_are_all_there(stage):
     } <= set(session)
     assert {"name", "age_seconds"} <= set(session["drafts"][0])
     assert {"issues", "unreadable"} == keys_of(stage, "issue", "list")
+    preflight = stage.ok("claude", "preflight", "--json").json
+    assert {"exit_code", "env", "checks"} == set(preflight)
+    assert CHECKS <= {check["name"] for check in preflight["checks"]}
+    for check in preflight["checks"]:
+        assert {"name", "status", "detail", "elapsed_ms"} <= set(check), check
+        assert check["elapsed_ms"] >= 0
 
 
 # ---- status
@@ -257,6 +258,32 @@ def test_bootstrap_names_the_pair_by_day_and_topic(stage):
         "claude", "bootstrap", "--topic", "g", "--peer", "gemini", "--force", "--json"
     ).json
     assert made["peer"] == "gemini"
+
+
+def test_the_projects_name_is_relay_project_or_the_main_worktrees(stage, tmp_path):
+    stage.git("worktree", "add", "-q", tmp_path / "My Tree", "-b", "other")
+    issues = {"RELAY_ISSUES_DIR": str(tmp_path / "issues")}
+
+    def names(**env):
+        place = {"cwd": tmp_path / "My Tree", **env}
+        path = stage.ok("claude", "bootstrap", "--topic", "t", "--force", "--json", **place).json
+        stage.ok("claude", "issue", "add", "--title", "t", **place, **issues)
+        (report,) = stage.ok("claude", "issue", "list", "--json", **issues).json["issues"]
+        stage.ok("claude", "issue", "resolve", report["id"], **issues)
+        with open(f"{path['path']}/session.json", "rb") as file:
+            return RELAY.parse_json_object(file.read())["project"], report["project"]
+
+    assert names() == ("project", "project")
+    assert names(RELAY_PROJECT="shop-2") == ("shop-2", "shop-2")
+    for wrong in ("My Shop", "-shop", "shop/a", "s" * 49):
+        env = {"RELAY_PROJECT": wrong}
+        done = stage.refused("claude", "bootstrap", "--topic", "t", "--force", **env)
+        assert "RELAY_PROJECT" in done.err
+    stage.project.rename(stage.project.with_name("My Shop"))
+    stage.project = stage.project.with_name("My Shop")
+    made = stage.ok("claude", "bootstrap", "--topic", "u", "--force", "--json").json
+    with open(f"{made['path']}/session.json", "rb") as file:
+        assert RELAY.parse_json_object(file.read())["project"] == "my-shop"
 
 
 # ---- drafts

@@ -657,11 +657,13 @@ def test_a_new_session_in_another_host_takes_nothing_over(stage, host):
 
 
 @linux
-def test_the_daemon_of_codex_serves_many_and_is_nobodys_host(stage, host):
+@pytest.mark.parametrize(
+    "words", [("app-server", "--listen", "unix://", "--managed-daemon"), ("mcp-server",)]
+)
+def test_a_server_of_codex_serves_many_and_is_nobodys_host(stage, host, words):
     stage.ok("claude", "bootstrap", "--topic", "t")
     script = 'CODEX_THREAD_ID=one "$RELAY" next >/dev/null', 'CODEX_THREAD_ID=two "$RELAY" next'
-    daemon = [*host("codex", *script), "app-server", "--listen", "unix://", "--managed-daemon"]
-    assert run(stage, daemon).startswith("action: full")
+    assert run(stage, [*host("codex", *script), *words]).startswith("action: full")
     assert json.loads(binding_file(stage, "codex").read_text())["host"] is None
 
 

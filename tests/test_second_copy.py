@@ -79,6 +79,9 @@ def test_one_damaged_or_missing_file_comes_back(asked, suffix, how):
         path.chmod(0o600)
         path.write_text("other\n")
     assert asked.ok("codex", "next").next == f"restore {asked.pair.name}"
+    for author in ("claude", "codex", None):
+        done = asked.ok(author, "status")
+        assert "second copy" in done.out and f"restore {asked.pair.name}" in done.out, done
     asked.ok("codex", "restore", asked.pair.name)
     assert files_of(asked.pair) == before
     assert asked.ok("codex", "next").action == "reply"
@@ -124,11 +127,16 @@ def test_a_closed_pair_and_what_the_user_decided_are_in_the_copy(asked):
     asked.ok("claude", "next")
     asked.ok("claude", "continue")
     asked.ok("claude", "close", "--reason", "done")
+    assert "restore" not in asked.ok("claude", "pairs", "list").out
     copy = copy_of(asked, asked.pair.name)
     assert (copy / "CLOSED").read_bytes() == (
         asked.shared / "_archive" / asked.pair.name / "CLOSED"
     ).read_bytes()
     shutil.rmtree(asked.shared)
+    for words in (("status",), ("doctor",), ("pairs", "list")):  # An ended one is missed, too.
+        done = asked.run("claude", *words)
+        assert f"restore {asked.pair.name}" in done.out + done.err, done
+    assert asked.ok("claude", "next").action == "bootstrap"
     asked.ok("claude", "restore", asked.pair.name)
     archived = asked.shared / "_archive" / asked.pair.name
     assert '"user": "continue"' in " ".join(
@@ -224,6 +232,26 @@ def test_the_worktree_that_held_the_ledger_may_be_removed(stage, tmp_path):
     assert stage.ok("codex", "next", cwd=two).action == "reply"
 
 
+def test_what_the_ledger_of_another_worktree_has_is_not_gone(stage, tmp_path):
+    """Worktrees of a bare clone have a ledger each, and one directory of copies."""
+    bare, one, two = tmp_path / "bare.git", tmp_path / "one", tmp_path / "two"
+    stage.git("clone", "-q", "--bare", stage.project, bare)
+    stage.git("worktree", "add", "-q", one, "-b", "one", cwd=bare)
+    stage.git("worktree", "add", "-q", two, "-b", "two", cwd=bare)
+    slug = stage.ok("claude", "bootstrap", "--topic", "demo", cwd=one).out.split()[0]
+    file = stage.file("# Plan\n\n## Next\n\nlook\n")
+    stage.ok("claude", "send", "--kind", "plan", "--file", file, cwd=one)
+    told = stage.ok("codex", "next", cwd=two)
+    assert told.action == "bootstrap" and f"{one}/.shared" in told.out
+    for words in (("status",), ("doctor",), ("pairs", "list"), ("restore",)):
+        done = stage.run("codex", *words, cwd=two)
+        assert slug not in done.out + done.err, done
+    assert "another worktree" in stage.refused("codex", "restore", slug, cwd=two).err
+    assert not (two / ".shared" / slug).exists()
+    stage.ok("claude", "close", "--reason", "r", cwd=one)  # In its archive.
+    assert slug not in stage.ok("codex", "pairs", "list", cwd=two).out
+
+
 def test_where_the_git_directory_cannot_be_written_everything_else_works(asked):
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")
@@ -241,7 +269,11 @@ def test_a_directory_that_is_no_ledger_is_refused_with_the_way_out(stage):
     before = stage.snapshot(stage.shared)
     done = stage.refused("claude", "bootstrap", "--topic", "demo")
     assert "RELAY_SHARED_ROOT" in done.err and "notes.txt" in done.err
-    stage.refused("claude", "init")
+    for words in (("init",), ("next",), ("status",), ("pair", "ensure")):
+        assert "RELAY_SHARED_ROOT" in stage.refused("claude", *words).err
+    for words in (("preflight",), ("doctor",)):
+        done = stage.run("claude", *words)
+        assert "notes.txt" in done.out and "relay init" not in done.out, done
     assert stage.snapshot(stage.shared) == before
 
 

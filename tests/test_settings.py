@@ -215,7 +215,9 @@ def typed(stage, skill, *words, cwd=None):
 
 
 @pytest.mark.parametrize("how", ["clone", "worktree", "by a symlink to the project", "relative"])
-def test_a_projects_own_copy_of_the_skill_installs_no_hooks(stage, homes, projects_own, how):
+def test_a_projects_own_copy_of_the_skill_installs_nothing_for_every_project(
+    stage, homes, projects_own, how
+):
     """A later pull of that repository would control every project of the user."""
     skill, cwd = projects_own, None
     if how == "worktree":
@@ -231,8 +233,9 @@ def test_a_projects_own_copy_of_the_skill_installs_no_hooks(stage, homes, projec
         cwd, skill = skill / "references", pathlib.Path("..")
     before = stage.snapshot(stage.home)
     flags = ((), ("--dry-run",), ("--nudge",)) if how == "clone" else ()
-    for words in (("--target", "both"), *flags):
-        done = typed(stage, skill, "hooks", "install", *words, cwd=cwd)
+    lines = [("hooks", "install", *more) for more in (("--target", "both"), *flags)]
+    for words in (*lines, ("statusline", "install"), ("statusline", "install", "--force")):
+        done = typed(stage, skill, *words, cwd=cwd)
         assert done.code == 2 and not done.out, done
         why, hint = done.err.splitlines()
         assert "git work tree" in why and why.count("agent-relay/bin/relay") == 1
@@ -240,6 +243,7 @@ def test_a_projects_own_copy_of_the_skill_installs_no_hooks(stage, homes, projec
         assert stage.snapshot(stage.home) == before and not stage.shared.exists()
     for word in ("status", "uninstall") if how == "clone" else ():
         assert typed(stage, skill, "hooks", word, cwd=cwd).code == 0
+    assert how != "clone" or typed(stage, skill, "statusline", "uninstall").code == 0
 
 
 @pytest.mark.parametrize("where", ["copy", "symlink", "dotfiles", "stray .git"])

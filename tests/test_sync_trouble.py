@@ -498,6 +498,16 @@ def test_a_pull_counts_what_changed_and_not_what_only_looks_older(near):
     assert "nothing to do" in near.sync("pull", "--only", "code").out
 
 
+def test_an_edit_within_a_second_that_leaves_the_size_as_it_was_travels(near):
+    here, there = near.here.project / "app.py", near.there.project / "app.py"
+    for way, at in (("push", here), ("pull", there)):
+        for text, part_ns in (("x = 1\n", 1), ("x = 2\n", 2)):
+            at.write_text(text)
+            os.utime(at, ns=(1_700_000_000_000_000_000 + part_ns,) * 2)
+            assert near.sync(way, "--only", "code").code == 0
+            assert here.read_text() == there.read_text() == text
+
+
 def test_only_one_part_is_carried_where_only_that_is_wanted(near):
     slug = near.here.ok("claude", "bootstrap", "--topic", "demo", **near.env()).out.split()[0]
     fill(near.here.project, a="a\n")

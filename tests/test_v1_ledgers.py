@@ -189,6 +189,27 @@ def test_next_knows_whose_move_it_is(stage, name):
     assert (stage.ok("claude", "next").action, stage.ok("codex", "next").action) == words
 
 
+def test_next_lists_what_an_approval_of_what_1_x_wrote_lacks_and_the_review_can_be_finished(stage):
+    opened(stage, "active")
+    (stage.project / "src").mkdir()
+    (stage.project / "src" / "pay.py").write_text("1\n")
+    told = stage.ok("claude", "next")
+    assert (
+        "approve still lacks:\n  the working tree was not recorded with 003: relay 1.x" in told.out
+    )
+    assert told.next.startswith("send --kind review --reply-to 3 --verdict VERDICT")
+    approve = ("send", "--kind", "review", "--verdict", "approve", "--not-run", "r", "--next", "x")
+    done = stage.run("claude", *approve, "--file", stage.file("# Fine\n"))
+    assert done.code == 2 and "relay 1.x" in done.err
+    stage.send("claude", "review", "# Once more\n", "send it again", "--verdict", "changes")
+    stage.ok("codex", "next")
+    stage.send("codex", "fix")
+    stage.ok("claude", "next")
+    stage.ok("claude", *approve, "--file", stage.file("# Fine now\n"))
+    stage.ok("codex", "next")
+    stage.ok("codex", "close", "--outcome", "approve", "--reason", "done")
+
+
 def test_an_artifact_of_1_x_answers_everything_lower(stage, relay):
     folder = opened(stage, "active")
     v1.publish(folder, ("codex", "claude"), seq=5, author="claude", kind="note", in_reply_to=1)

@@ -276,6 +276,19 @@ def test_on_a_terminal_a_text_never_begins_at_the_margin(stage):
     assert [line for line in lines[2:] if line.startswith(("verified", "ran:"))] == []
 
 
+def test_a_malformed_finding_of_the_peer_shifts_no_fate_to_another(stage, asked):
+    def change(sidecar):
+        sidecar["findings"][0]["severity"] = "absurd"
+
+    reseal(asked, "002-codex-review", change)
+    story = stage.ok("claude", "log", "--json").json
+    rows = [row for row in story["artifacts"] if row["kind"] == "review"][0]["record"]["findings"]
+    assert [(row["id"], row["severity"], row["path"]) for row in rows] == [
+        ("2.2", "major", "b.py"),
+        ("2.3", "nit", ""),
+    ]
+
+
 @pytest.mark.parametrize("flags", [(), ("--diff",), ("--json",)], ids=str)
 def test_a_damaged_artifact_is_named_and_not_shown(stage, asked, flags):
     path = next(asked.glob("002-*.md"))
