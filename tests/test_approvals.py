@@ -1381,6 +1381,48 @@ def test_the_commands_that_show_what_differs_work_below_the_top(stage, asked):
     assert "-staged" in stage.git(*way.split()[1:], cwd=stage.project / "lib")
 
 
+def test_many_files_that_were_approved_may_be_committed(stage, real_git, monkeypatch):
+    monkeypatch.setattr(RELAY, "MAX_LISTED_FILES", 3)
+    _project(stage)
+    for number in range(5):
+        write(stage, f"many/{number}.py", f"{number}\n")
+    stage.git("add", "-A")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    approved(stage)
+    stage.git("commit", "-qm", "some", "--", "many/1.py")
+    assert close(stage).code == 2
+    commit(stage, "the rest")
+    assert close(stage).code == 0
+
+
+@pytest.mark.parametrize("evil", [False, True])
+def test_a_close_after_the_work_was_merged_into_the_branch_that_the_base_follows(stage, evil):
+    based(stage, "main")
+    write(stage, "app.py", "two\n")
+    commit(stage, "work")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    approved(stage)
+    if evil:
+        write(stage, "keep.py", "evil\n")
+        commit(stage, "evil")
+    stage.git("checkout", "-q", "main")
+    stage.git("merge", "-q", "--ff-only", "work")
+    if evil:
+        refused_for(close(stage), "changed since", "keep.py")
+    else:
+        assert close(stage).code == 0
+
+
+def test_a_run_counts_where_the_text_to_send_lies_in_the_project(stage, asked):
+    file = write(stage, "review.md", "# Fine\n")
+    ran(stage, "true")
+    words = ("send", "--kind", "review", "--verdict", "approve", "--next", "ship it", "--file")
+    stage.ok("codex", *words, file)
+    assert "review.md" not in sidecar(asked, 2)["changeset"]["files"]
+
+
 # ---- what was said since
 
 
