@@ -744,6 +744,18 @@ def test_a_reviewer_in_another_worktree_reviews_the_authors(stage):
     assert close(stage, cwd=place).code == 0
 
 
+def test_commands_for_another_worktree_go_there_first(stage):
+    _, place = worktree(stage)
+    stage.ok("codex", "next")
+    ran(stage, "true", cwd=place)
+    assert approve(stage).code == 0
+    (place / "app.py").write_text("staged\n")
+    stage.git("add", "app.py", cwd=place)
+    (place / "app.py").write_text("linked\n")
+    _, command = refused_for(close(stage), "the index differs", "app.py")
+    assert command == f"cd {place} && git diff -- :/app.py"
+
+
 def test_a_worktree_that_is_gone_cannot_be_approved(stage):
     _, place = worktree(stage)
     stage.ok("codex", "next")
