@@ -1098,6 +1098,34 @@ def test_hostile_submodule(stage, how):
     assert any("sub" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
 
 
+def embedded(stage, name):
+    """A repository in the project, in the index as a submodule is."""
+    place = stage.project / name
+    place.mkdir()
+    stage.git("init", "-q", cwd=place)
+    (place / "code.py").write_text("anything\n")
+    commit(stage, "inner", cwd=place)
+    stage.git("add", name)
+
+
+def test_hostile_submodule_that_is_new_in_the_index(stage, asked):
+    ran(stage, "true")
+    assert approve(stage, "--dry-run").code == 0
+    embedded(stage, "vendor")
+    refused_for(approve(stage, *NOT_RUN), "changed since 001", "vendor")
+
+
+def test_a_new_submodule_is_in_the_change_set_and_may_be_committed(stage, asked):
+    embedded(stage, "vendor")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    assert sidecar(asked, 2)["changeset"]["files"]["vendor"].startswith("160000 ")
+    approved(stage)
+    stage.ok("claude", "export", "--statement")
+    commit(stage, "work")
+    assert close(stage).code == 0
+
+
 @pytest.mark.parametrize("how", ["repository", "worktree", "pointer"])
 def test_hostile_repository_in_the_place_of_reviewed_files(stage, asked, how):
     """What was reviewed as files is not hidden by making a repository of their directory."""
