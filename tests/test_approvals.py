@@ -873,6 +873,29 @@ def test_hostile_flags_of_the_index(stage, asked):
     refused_for(approve(stage, *NOT_RUN), "keep.py", "lib/util.py")
 
 
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_hostile_flags_of_the_index_on_a_file_too_large_to_hash(stage, real_git, flag):
+    def size(path, n, *text):
+        with write(stage, path, "x").open("r+b") as file:
+            file.truncate(n)
+            file.writelines(text)
+
+    size("base.bin", 51 << 20)
+    pair = _project(stage)
+    stage.git("update-index", flag, "base.bin")
+    size("big.bin", 51 << 20)
+    stage.git("add", "big.bin")
+    stage.git("update-index", flag, "big.bin")
+    stage.send("claude", "fix")
+    assert [*sidecar(pair, 1)["changeset"]["files"]] == ["big.bin"]
+    stage.ok("codex", "next")
+    assert approve(stage, *NOT_RUN, "--dry-run").code == 0
+    size("big.bin", 51 << 20, b"evil")
+    refused_for(approve(stage, *NOT_RUN), "big.bin")
+    size("base.bin", 51 << 20, b"evil")
+    refused_for(approve(stage, *NOT_RUN), "base.bin", "big.bin")
+
+
 def test_hostile_file_that_only_the_index_forgot(stage, asked):
     """Taken out of the index, what the base has is no new file."""
     stage.git("rm", "-q", "--cached", "keep.py")
