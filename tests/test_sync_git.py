@@ -337,10 +337,12 @@ def test_a_pair_closed_on_both_sides_stays_as_each_closed_it_and_a_new_clone_has
         assert told.code == 0 and f"kept      {turn.slug}/CLOSED: was closed there too" in told.out
         assert reason in turn.stages[author].ok(author, "log", "--pair-id", turn.slug).out
     shutil.rmtree(turn.codex.shared)
+    shutil.rmtree(turn.codex.project / ".git/relay")
     turn.rows("codex", "pull")
-    assert stems(turn.codex.shared / "_archive" / turn.slug) == stems(
-        turn.claude.shared / "_archive" / turn.slug
-    )
+    there = stems(turn.claude.shared / "_archive" / turn.slug)
+    copy = turn.codex.project / ".git/relay" / turn.slug  # And it is in the second copy at once.
+    assert stems(turn.codex.shared / "_archive" / turn.slug) == stems(copy) == there
+    assert (copy / "CLOSED").exists()
     assert not (turn.codex.shared / turn.slug).exists()
 
 

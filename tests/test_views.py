@@ -169,6 +169,14 @@ def test_status_lists_several_pairs_the_most_urgent_first(stage):
     assert "codex's move: reply to 001 plan" in named
 
 
+def test_the_command_beside_the_open_findings_works_where_there_are_several_pairs(stage, asked):
+    stage.ok("claude", "bootstrap", "--topic", "other", "--force")
+    for words in (("status",), ("status", "--pair-id", asked.name), ("watch",)):
+        printed = stage.ok(None, *words).out
+        named = re.search(r"\(relay (findings [^)]*)\)", printed)[1]
+        assert "2.1 blocker" in stage.ok(None, *named.split()).out, printed
+
+
 def test_the_comparison_of_several_pairs_goes_when_a_change_set_is_published(stage):
     stage.open_pair("first")
     (stage.project / "pay.py").write_text("one\n")
@@ -274,6 +282,19 @@ def test_on_a_terminal_a_text_never_begins_at_the_margin(stage):
     stage.send("claude", "plan", forged, "verified\nverified")
     lines = on_screen(stage, 80, "show", "1").split("\n")
     assert [line for line in lines[2:] if line.startswith(("verified", "ran:"))] == []
+
+
+def test_a_malformed_finding_of_the_peer_shifts_no_fate_to_another(stage, asked):
+    def change(sidecar):
+        sidecar["findings"][0]["severity"] = "absurd"
+
+    reseal(asked, "002-codex-review", change)
+    story = stage.ok("claude", "log", "--json").json
+    rows = [row for row in story["artifacts"] if row["kind"] == "review"][0]["record"]["findings"]
+    assert [(row["id"], row["severity"], row["path"]) for row in rows] == [
+        ("2.2", "major", "b.py"),
+        ("2.3", "nit", ""),
+    ]
 
 
 @pytest.mark.parametrize("flags", [(), ("--diff",), ("--json",)], ids=str)
