@@ -1606,7 +1606,12 @@ def test_what_was_approved_despite_one_failure_is_not_despite_another(stage, ask
     ran(stage, "sh", "-c", "exit 3", code=3)
     stage.send("codex", "note", "# This fails, too\n")
     stage.ok("claude", "next")
-    refused_for(close(stage), "exit 3", "exited with 3")
+    refused_for(close(stage), "exit 3", "exited with 3", "codex says in another review why")
+    stage.send("claude", "fix", "# The same\n")
+    stage.ok("codex", "next")
+    assert approve(stage, "--despite-failed", "neither here").code == 0
+    stage.ok("claude", "next")
+    assert close(stage).code == 0
 
 
 def test_the_one_who_asks_for_changes_does_not_close_as_approved(stage, asked):
