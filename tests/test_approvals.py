@@ -744,6 +744,18 @@ def test_a_reviewer_in_another_worktree_reviews_the_authors(stage):
     assert close(stage, cwd=place).code == 0
 
 
+def test_commands_for_another_worktree_go_there_first(stage):
+    _, place = worktree(stage)
+    stage.ok("codex", "next")
+    ran(stage, "true", cwd=place)
+    assert approve(stage).code == 0
+    (place / "app.py").write_text("staged\n")
+    stage.git("add", "app.py", cwd=place)
+    (place / "app.py").write_text("linked\n")
+    _, command = refused_for(close(stage), "the index differs", "app.py")
+    assert command == f"cd {place} && git diff -- :/app.py"
+
+
 def test_a_worktree_that_is_gone_cannot_be_approved(stage):
     _, place = worktree(stage)
     stage.ok("codex", "next")
@@ -859,6 +871,29 @@ def test_hostile_flags_of_the_index(stage, asked):
     write(stage, "keep.py", "evil\n")
     write(stage, "lib/util.py", "evil\n")
     refused_for(approve(stage, *NOT_RUN), "keep.py", "lib/util.py")
+
+
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_hostile_flags_of_the_index_on_a_file_too_large_to_hash(stage, real_git, flag):
+    def size(path, n, *text):
+        with write(stage, path, "x").open("r+b") as file:
+            file.truncate(n)
+            file.writelines(text)
+
+    size("base.bin", 51 << 20)
+    pair = _project(stage)
+    stage.git("update-index", flag, "base.bin")
+    size("big.bin", 51 << 20)
+    stage.git("add", "big.bin")
+    stage.git("update-index", flag, "big.bin")
+    stage.send("claude", "fix")
+    assert [*sidecar(pair, 1)["changeset"]["files"]] == ["big.bin"]
+    stage.ok("codex", "next")
+    assert approve(stage, *NOT_RUN, "--dry-run").code == 0
+    size("big.bin", 51 << 20, b"evil")
+    refused_for(approve(stage, *NOT_RUN), "big.bin")
+    size("base.bin", 51 << 20, b"evil")
+    refused_for(approve(stage, *NOT_RUN), "base.bin", "big.bin")
 
 
 def test_hostile_file_that_only_the_index_forgot(stage, asked):
@@ -1084,6 +1119,34 @@ def test_hostile_submodule(stage, how):
     if how == "commit":
         commit(stage, "evil", cwd=sub)
     assert any("sub" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
+
+
+def embedded(stage, name):
+    """A repository in the project, in the index as a submodule is."""
+    place = stage.project / name
+    place.mkdir()
+    stage.git("init", "-q", cwd=place)
+    (place / "code.py").write_text("anything\n")
+    commit(stage, "inner", cwd=place)
+    stage.git("add", name)
+
+
+def test_hostile_submodule_that_is_new_in_the_index(stage, asked):
+    ran(stage, "true")
+    assert approve(stage, "--dry-run").code == 0
+    embedded(stage, "vendor")
+    refused_for(approve(stage, *NOT_RUN), "changed since 001", "vendor")
+
+
+def test_a_new_submodule_is_in_the_change_set_and_may_be_committed(stage, asked):
+    embedded(stage, "vendor")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    assert sidecar(asked, 2)["changeset"]["files"]["vendor"].startswith("160000 ")
+    approved(stage)
+    stage.ok("claude", "export", "--statement")
+    commit(stage, "work")
+    assert close(stage).code == 0
 
 
 @pytest.mark.parametrize("how", ["repository", "worktree", "pointer"])
@@ -1381,6 +1444,48 @@ def test_the_commands_that_show_what_differs_work_below_the_top(stage, asked):
     assert "-staged" in stage.git(*way.split()[1:], cwd=stage.project / "lib")
 
 
+def test_many_files_that_were_approved_may_be_committed(stage, real_git, monkeypatch):
+    monkeypatch.setattr(RELAY, "MAX_LISTED_FILES", 3)
+    _project(stage)
+    for number in range(5):
+        write(stage, f"many/{number}.py", f"{number}\n")
+    stage.git("add", "-A")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    approved(stage)
+    stage.git("commit", "-qm", "some", "--", "many/1.py")
+    assert close(stage).code == 2
+    commit(stage, "the rest")
+    assert close(stage).code == 0
+
+
+@pytest.mark.parametrize("evil", [False, True])
+def test_a_close_after_the_work_was_merged_into_the_branch_that_the_base_follows(stage, evil):
+    based(stage, "main")
+    write(stage, "app.py", "two\n")
+    commit(stage, "work")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    approved(stage)
+    if evil:
+        write(stage, "keep.py", "evil\n")
+        commit(stage, "evil")
+    stage.git("checkout", "-q", "main")
+    stage.git("merge", "-q", "--ff-only", "work")
+    if evil:
+        refused_for(close(stage), "changed since", "keep.py")
+    else:
+        assert close(stage).code == 0
+
+
+def test_a_run_counts_where_the_text_to_send_lies_in_the_project(stage, asked):
+    file = write(stage, "review.md", "# Fine\n")
+    ran(stage, "true")
+    words = ("send", "--kind", "review", "--verdict", "approve", "--next", "ship it", "--file")
+    stage.ok("codex", *words, file)
+    assert "review.md" not in sidecar(asked, 2)["changeset"]["files"]
+
+
 # ---- what was said since
 
 
@@ -1501,7 +1606,12 @@ def test_what_was_approved_despite_one_failure_is_not_despite_another(stage, ask
     ran(stage, "sh", "-c", "exit 3", code=3)
     stage.send("codex", "note", "# This fails, too\n")
     stage.ok("claude", "next")
-    refused_for(close(stage), "exit 3", "exited with 3")
+    refused_for(close(stage), "exit 3", "exited with 3", "codex says in another review why")
+    stage.send("claude", "fix", "# The same\n")
+    stage.ok("codex", "next")
+    assert approve(stage, "--despite-failed", "neither here").code == 0
+    stage.ok("claude", "next")
+    assert close(stage).code == 0
 
 
 def test_the_one_who_asks_for_changes_does_not_close_as_approved(stage, asked):

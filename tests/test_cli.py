@@ -278,3 +278,9 @@ def test_nothing_is_coloured_in_a_pipe(stage, words):
     stage.open_pair()
     stage.send("claude", "plan")
     assert "\x1b" not in stage.run("codex", words).out
+
+
+def test_the_help_of_every_command_fits_80_columns(stage, relay):
+    for command in relay.COMMANDS:
+        printed = stage.run(None, "help", *command.words.split(), COLUMNS="80").out
+        assert [line for line in printed.split("\n") if len(line) > 80] == [], command.words

@@ -831,6 +831,21 @@ def test_github_takes_the_review_and_findings_are_inline_where_they_are_in_the_d
         assert re.search(rf"\n- \w+ 2\.{number} ", payload["body"]), "the body has every finding"
 
 
+def test_a_review_on_github_says_where_its_commit_is_not_what_was_approved(review):
+    def body():
+        return review.stage.ok("claude", "export", "--github", "--pair-id", review.slug).json[
+            "body"
+        ]
+
+    assert "is not what was approved" not in body(), "but for the statement itself"
+    review.stage.ok("claude", "close", "--outcome", "approve", "--force", "--reason", "done")
+    write(review.stage, "slipped.py", "evil\n")
+    write(review.stage, "slipped.json", json.dumps(review.statement | {"scripts": {}}))
+    commit(review.stage, "more")
+    words = re.search(r"is not what was approved: (.*)", body())[1]
+    assert words == "slipped.json, slipped.py"
+
+
 def by_id(payload):
     return {re.match(r"\*\*\w+\*\* (\S+):", c["body"])[1]: c for c in payload["comments"]}
 

@@ -352,7 +352,8 @@ def programs(stage, *names):
 def test_the_line_that_starts_the_peer_is_printed_until_it_is_there(stage):
     line = 'codex "use agent-relay: relay next"\n'
     env = programs(stage, "codex")
-    assert line in stage.ok("claude", "bootstrap", "--topic", "t", **env).out
+    opened = stage.ok("claude", "bootstrap", "--topic", "t", **env).out
+    assert line in opened and f" pair join {opened.split()[0]}\n" in opened, "as 1.x printed"
     stage.send("claude", "plan", **env)
     waiting = stage.ok("claude", "next", **env)
     assert waiting.action == "wait" and line in waiting.out

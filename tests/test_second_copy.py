@@ -168,6 +168,27 @@ def test_a_closed_pair_and_what_the_user_decided_are_in_the_copy(asked):
     assert "closed" in asked.ok("claude", "log", asked.pair.name).out
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_pair_in_the_archive_comes_back_into_the_archive(asked, ended):
+    """Also one that nobody closed."""
+    slug, status = asked.pair.name, ("--status", "closed") if ended else ()
+    asked.send("codex", "note", "# Note\n", "read", *status)
+    words = ("--terminated",) if ended else (slug, "--force")
+    asked.ok("claude", "pairs", "archive", *words)
+    before = files_of(asked.shared / "_archive" / slug)
+    for loss in ("_archive", "."):
+        shutil.rmtree(asked.shared / loss)
+        for author in ("claude", "codex"):
+            assert asked.ok(author, "next").action == "bootstrap"
+        asked.ok("codex", "restore")
+        assert files_of(asked.shared / "_archive" / slug) == before and not asked.pair.exists()
+    asked.ok("claude", "pairs", "restore", slug)
+    shutil.rmtree(asked.shared)
+    assert asked.ok("claude", "next").action == ("bootstrap" if ended else "restore")
+    asked.ok("claude", "restore")
+    assert files_of(asked.pair) == before
+
+
 def test_forget_removes_both_and_leaves_a_tombstone(asked):
     slug = asked.pair.name
     assert "would remove" in asked.ok("claude", "forget", slug, "--dry-run").out

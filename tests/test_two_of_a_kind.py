@@ -125,6 +125,24 @@ def test_a_pair_is_opened_for_two_sessions_of_one_vendor(stage):
     assert third.action == "full" and "--take-over" in third.next, "both slots are held"
 
 
+def test_a_second_session_with_a_new_id_is_led_to_its_own_slot_and_not_to_the_firsts(stage, slug):
+    """Its process is not seen everywhere, as it is not on macOS."""
+    ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+    path = next((stage.shared / "_relay/bindings").glob("claude-2-*.json"))
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps({**row, "last_seen": row["bound_at"].replace("+00:00", "+00:01")}))
+    cleared = {"CLAUDE_CODE_SESSION_ID": "after-clear"}
+    taken = f"pair join {slug} --as claude-2 --take-over"
+    assert taken in refused(stage, cleared, "pair", "join", slug, "--as", "claude-2").err
+    led = ok(stage, cleared, "next")
+    assert led.next == taken and "holds the claude-2 slot" in led.out
+    brief = hook(stage, cleared, "SessionStart", source="clear")[1]["hookSpecificOutput"]
+    assert brief["additionalContext"].endswith(taken)
+    ok(stage, cleared, *led.next.split())
+    assert ok(stage, cleared, "next").action == "wait"
+    assert ok(stage, ONE, "whoami", "--json").json["bound_pair"] == slug
+
+
 def test_a_session_opens_a_pair_under_another_name(stage):
     slug = ok(stage, TWO, "bootstrap", "--topic", "t", "--as", "claude-2").out.split()[0]
     session = json.loads((stage.shared / slug / "session.json").read_text())

@@ -722,7 +722,9 @@ def test_pair_ensure_without_a_lasting_id_is_degraded_and_without_an_author_an_e
         "me", "pair", "ensure", "--json", RELAY_AGENT_SESSION_ID=None, RELAY_AUTHOR="claude"
     )
     assert (done.code, done.json["action"]) == (3, "degraded")
-    assert stage.run(None, "pair", "ensure", "--json").code == 2
+    done = stage.run(None, "pair", "ensure", "--json")
+    assert (done.code, done.json["action"]) == (2, "error") and done.json["detail"] in done.err
+    assert stage.refused(None, "pair", "ensure")
 
 
 def test_whoami_and_version_have_the_keys_of_1_x(stage, relay):

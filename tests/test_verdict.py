@@ -452,7 +452,7 @@ class Oracle:
     def __init__(self, base):
         self.base = dict(base)
         self.tree, self.index, self.head = dict(base), dict(base), dict(base)
-        self.requests = {}  # number: (author, what differed from the base then)
+        self.requests = {}  # number: (author, what differed from the base then, kind)
         self.shown = {"claude": set(), "codex": set()}
         self.waiting = {"claude": [], "codex": []}  # What was run and not yet sent.
         self.carried = []  # (author, command, what differed, the number that carries it)
@@ -500,10 +500,24 @@ class Oracle:
         passed = (reviewer, "true") in on_it
         return passed, not any(command == "false" for _, command in on_it)
 
+    def unread(self, author, since):
+        by = {n for n, (by, _, _) in self.requests.items() if by != author and n > since}
+        return by - self.shown[author]
+
+    def hands_over(self, author, about):
+        """Whether what is judged is the peer's work, and the peer asks for no changes since."""
+        word, _, number, _ = self.verdicts.get(PEER[author], ("", 0, 0, ""))
+        own = [row[1] for row in self.requests.values() if row[0] == author and row[2] == "fix"]
+        if self.requests[about][2] == "fix":
+            return word != "changes" or about > number
+        return word != "changes" and self.requests[about][1] not in own[-1:]
+
     def may_approve(self, author, findings_now, not_run):
         if not self.shown[author] or {"blocker", "major"} & {*findings_now}:
             return False
         about = max(self.shown[author])
+        if self.unread(author, about) or not self.hands_over(author, about):
+            return False
         asked, now = self.requests[about][1], self.differing(self.tree)
         if self.in_the_way(author, about) or self.moved(about) or not asked:
             return False
@@ -516,12 +530,16 @@ class Oracle:
         word, about, number, not_run = self.verdicts.get(PEER[author], ("", 0, 0, ""))
         if word != "approve" or self.in_the_way("", about) or self.moved(about):
             return False
+        own = self.verdicts.get(author, ("", 0, 0, ""))
+        if self.unread(author, number) or (own[0] == "changes" and own[2] > number):
+            return False
         reviewed, now, shipped = (
             self.requests[about][1],
             self.differing(self.tree),
             self.differing(self.head),
         )
-        runs = [run[:3] for run in self.carried if run[3] <= number]
+        runs = [run[:3] for run in self.carried]
+        runs += [(author, *run) for run in self.waiting[author]]
         passed, none_failed = self.proven(PEER[author], runs, [reviewed, self.requests[number][1]])
         if not none_failed or not (passed or not_run):
             return False
@@ -533,9 +551,9 @@ class Oracle:
         wanted = {*shipped, *(set(now) & set(reviewed))} if shipped else set()
         return all(self.head.get(name) == self.tree.get(name) for name in wanted)
 
-    def sent(self, author):
+    def sent(self, author, kind):
         self.count += 1
-        self.requests[self.count] = (author, self.differing(self.tree))
+        self.requests[self.count] = (author, self.differing(self.tree), kind)
         self.carried += [(author, *run, self.count) for run in self.waiting[author]]
         self.waiting[author] = []
         return self.count
@@ -602,7 +620,7 @@ class Search:
     def look(self, author):
         self.stage.ok(author, "next", RELAY_AUTO_ROUND_CAP="0")
         self.oracle.shown[author] |= {
-            n for n, (by, _) in self.oracle.requests.items() if by != author
+            n for n, (by, _, _) in self.oracle.requests.items() if by != author
         }
 
     def run_something(self, author):
@@ -664,7 +682,7 @@ class Search:
         if not allowed:
             o.findings = before
             return f"{verdict} refused"
-        number, about = o.sent(author), max(o.shown[author], default=0)
+        number, about = o.sent(author, kind), max(o.shown[author], default=0)
         for row in o.findings.values() if verdict == "approve" else ():
             if row[0] == author and o.is_fixed(row, about):
                 row[2] = "accepted"

@@ -169,6 +169,14 @@ def test_status_lists_several_pairs_the_most_urgent_first(stage):
     assert "codex's move: reply to 001 plan" in named
 
 
+def test_the_command_beside_the_open_findings_works_where_there_are_several_pairs(stage, asked):
+    stage.ok("claude", "bootstrap", "--topic", "other", "--force")
+    for words in (("status",), ("status", "--pair-id", asked.name), ("watch",)):
+        printed = stage.ok(None, *words).out
+        named = re.search(r"\(relay (findings [^)]*)\)", printed)[1]
+        assert "2.1 blocker" in stage.ok(None, *named.split()).out, printed
+
+
 def test_the_comparison_of_several_pairs_goes_when_a_change_set_is_published(stage):
     stage.open_pair("first")
     (stage.project / "pay.py").write_text("one\n")
