@@ -99,6 +99,29 @@ def test_what_fails_its_hash_in_the_copy_is_not_restored(asked):
     assert damaged.read_text() == "broken\n"
 
 
+@pytest.mark.parametrize("kind", ["directory", "fifo", "symlink", "large"])
+@pytest.mark.parametrize("name", [".seen/codex-0.jsonl", ".sent/claude.jsonl", "CLOSED"])
+def test_what_cannot_be_read_in_the_copy_keeps_nothing_else_from_coming_back(asked, name, kind):
+    path = copy_of(asked, asked.pair.name) / name
+    path.unlink(missing_ok=True)
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "symlink":
+        path.symlink_to("/etc/passwd")
+    else:
+        with path.open("wb") as file:
+            file.truncate(40 << 20)
+    before = files_of(asked.pair)
+    shutil.rmtree(asked.shared)
+    done = asked.run("claude", "restore")
+    assert done.code == 1 and f"damaged in the copy too: {name}" in done.out, done
+    pair = next(asked.shared.rglob(asked.pair.name))
+    after = {**before, **files_of(pair)}
+    assert after == before and "001-claude-plan.ready" in files_of(pair)
+
+
 def test_a_good_file_is_never_replaced_and_a_newer_pair_of_that_name_is_left_alone(asked):
     good = (asked.pair / "001-claude-plan.md").read_bytes()
     copy = copy_of(asked, asked.pair.name)
@@ -199,6 +222,19 @@ def test_forget_says_what_cannot_go_and_leaves_alone_what_a_symlink_names(asked,
         assert "not permitted" in asked.refused("claude", "forget", slug, "--yes").err
     asked.ok("claude", "forget", slug, "--yes")
     assert not list(asked.project.rglob("001-claude-plan*"))
+
+
+@pytest.mark.parametrize("name", ["CLOSED", "001-claude-plan.md", ".seen/codex-0.jsonl", ".lock"])
+def test_forget_waits_for_nothing_that_is_in_a_files_place(asked, name):
+    for root in (asked.pair, copy_of(asked, asked.pair.name)):
+        path = root / name
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    done = asked.process("codex", "forget", asked.pair.name, "--yes", timeout=20)
+    if name == ".lock":  # It is named, with the way out.
+        assert done.code == 2 and "not a regular file" in done.err, done
+    else:
+        assert done.code == 0 and not asked.pair.exists(), done
 
 
 def test_a_copy_that_is_being_made_does_not_outlive_a_forget(asked, monkeypatch):
