@@ -299,6 +299,34 @@ def test_the_usual_reply_is_named_for_every_kind(stage):
         stage.ok("claude", "next")
 
 
+@pytest.mark.parametrize(("kind", "answer"), [("plan", "review"), ("review", "fix")])
+def test_who_asked_a_question_is_led_back_to_what_it_asked_about(stage, kind, answer):
+    stage.open_pair()
+    stage.send("claude", kind)
+    stage.ok("codex", "next")
+    stage.send("codex", "question", "# Why?\n", "answer")
+    told = stage.ok("claude", "next")
+    assert told.next.startswith("send --kind note --reply-to 2 ")
+    assert pasted(stage, "claude", told).code == 0
+    told = stage.ok("codex", "next")
+    assert told.next.startswith(f"send --kind {answer} --reply-to 1 ")
+    assert pasted(stage, "codex", told).code == 0
+    stage.send("claude", "note", "# By the way\n", "read")
+    assert stage.ok("codex", "next").next.startswith("send --kind note --reply-to 5 ")
+
+
+def test_an_end_that_was_delivered_hides_no_choice_of_open_pairs(stage):
+    stage.open_pair()
+    stage.send("claude", "note", "# Done\n", "nothing", "--status", "closed")
+    assert stage.ok("codex", "next").action == "over"
+    assert stage.ok("codex", "next").action == "over", "nothing else is open"
+    for topic in ("one", "two"):
+        stage.ok("claude", "bootstrap", "--topic", topic, "--force")
+    told = stage.ok("codex", "next")
+    assert told.action == "choose"
+    assert stage.ok("codex", *told.next.split()).out
+
+
 def test_every_next_line_of_a_review_works_when_pasted(stage):
     told = stage.ok("claude", "next")
     assert pasted(stage, "claude", told).code == 0  # bootstrap
