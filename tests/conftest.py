@@ -227,6 +227,11 @@ def read_tree(root):
     return {str(p.relative_to(root)): p.read_bytes() if p.is_file() else None for p in paths}
 
 
+def copy_tree(source, target):
+    """As shutil.copytree, which takes five times as long, with symlinks as they are."""
+    subprocess.run(["cp", "-a", f"{source}/.", target], check=True)
+
+
 def write_tree(root, tree, umask=0o022):
     before = os.umask(umask)
     root.mkdir(exist_ok=True)
