@@ -873,6 +873,7 @@ def test_hostile_flags_of_the_index(stage, asked):
     refused_for(approve(stage, *NOT_RUN), "keep.py", "lib/util.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
 def test_hostile_flags_of_the_index_on_a_file_too_large_to_hash(stage, real_git, flag):
     def size(path, n, *text):

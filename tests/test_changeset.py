@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from conftest import RELAY, Stage, seeds
+from conftest import RELAY, Stage, copy_tree, seeds
 
 pytestmark = pytest.mark.usefixtures("real_snapshots")
 NOT_UTF8 = b"caf\xe9.txt"
@@ -218,11 +218,11 @@ def kits(tmp_path_factory, template):
                 )
                 stage.ok("claude", "next")
                 assert not filter_ran(stage)
-            shutil.copytree(folder / "at", folder / "kept", symlinks=True)
+            copy_tree(folder / "at", folder / "kept")
             made[name] = stage, folder / "kept"
         stage, kept = made[name]
         shutil.rmtree(stage.folder)
-        shutil.copytree(kept, stage.folder, symlinks=True)
+        copy_tree(kept, stage.folder)
         return stage
 
     return kit
@@ -570,7 +570,7 @@ def test_a_replaced_object_does_not_stand_for_the_base(approved):
 def test_git_variables_of_the_environment_do_not_point_elsewhere(approved):
     """Each would show git a tree, an index or settings in which nothing was edited."""
     clean = approved.folder / "clean"
-    shutil.copytree(approved.project, clean, symlinks=True)
+    copy_tree(approved.project, clean)
     edit_app(approved)
     for more in (
         {"GIT_DIR": str(clean / ".git"), "GIT_WORK_TREE": str(clean)},
@@ -594,7 +594,7 @@ def test_git_variables_of_the_environment_do_not_point_elsewhere(approved):
 
 def test_a_worktree_in_the_settings_does_not_point_elsewhere(approved):
     clean = approved.folder / "clean"
-    shutil.copytree(approved.project, clean, symlinks=True)
+    copy_tree(approved.project, clean)
     approved.git("config", "core.worktree", str(clean))
     approved.git("update-index", "-q", "--refresh")
     edit_app(approved)

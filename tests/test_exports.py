@@ -13,7 +13,7 @@ import subprocess
 import textwrap
 
 import pytest
-from conftest import ROOT, SCRIPT, Stage, dispositions, findings, reseal
+from conftest import ROOT, SCRIPT, Stage, copy_tree, dispositions, findings, reseal
 from helpers.github import GitHub, problems
 from hosts.clients import BASE
 
@@ -131,7 +131,7 @@ def review(stage, first):
     copy.__dict__ |= first.__dict__ | {"stage": stage, "cloned": stage.folder / "clone"}
     copy.file = stage.folder / first.file.name
     shutil.rmtree(stage.project)
-    shutil.copytree(first.stage.folder, stage.folder, symlinks=True, dirs_exist_ok=True)
+    copy_tree(first.stage.folder, stage.folder)
     return copy
 
 

@@ -177,11 +177,8 @@ def test_the_same_file_sent_by_eight_processes_at_once_becomes_one_artifact(
     doctor_is_content(stage)
 
 
-@pytest.mark.parametrize(
-    "refuse_links",
-    [False, pytest.param(True, marks=pytest.mark.slow)],
-    ids=["links", "links-refused"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("refuse_links", [False, True], ids=["links", "links-refused"])
 def test_a_draft_published_by_six_processes_at_once_becomes_one_artifact(stage, refuse_links):
     stage.open_pair()
     turns = []

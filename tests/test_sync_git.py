@@ -1,5 +1,6 @@
 """Git as the transport: the ledger in refs of a bare remote, pushed at once, killed, rewound, forged, and over ssh."""
 
+import errno
 import json
 import os
 import re
@@ -696,6 +697,25 @@ def test_a_damaged_artifact_and_a_symlink_here_are_not_sent(turn):
     turn.sync("claude", "push")
     names = {row[1] for row in turn.files(turn.ref + "claude")}
     assert "003-claude-fix.md" not in names and "CLOSED" not in names
+
+
+def test_a_pair_with_a_file_that_cannot_be_read_keeps_no_other_pair_back(turn, monkeypatch):
+    other = ("bootstrap", "--topic", "other", "--force")
+    slug = turn.claude.ok("claude", *other, **turn.settings).out.split()[0]
+    turn.claude.send("claude", "plan")
+    turn.rows("claude", "push")
+    read = RELAY.read_or_empty
+
+    def failing(path, *limit):
+        if path == f"{turn.pairs[1]}/001-claude-plan.md":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return read(path, *limit)
+
+    monkeypatch.setattr(RELAY, "read_or_empty", failing)
+    done = turn.sync("codex", "pull", "--json")
+    rows = {(row["what"], row["pair"]) for row in done.json["ledger"]}
+    assert ("refused", turn.slug) in rows and ("received", slug) in rows, done
+    assert (turn.codex.shared / slug / "001-claude-plan.ready").exists()
 
 
 @slow

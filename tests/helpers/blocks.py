@@ -9,6 +9,8 @@ import re
 import shutil
 import tempfile
 
+from conftest import copy_tree
+
 PEER = {"claude": "codex", "codex": "claude"}
 
 
@@ -32,12 +34,12 @@ def prepared(stage, build):
     if build not in _PREPARED:
         path = build(stage)
         kept = tempfile.TemporaryDirectory()
-        shutil.copytree(stage.project, pathlib.Path(kept.name) / "project", symlinks=True)
+        copy_tree(stage.project, pathlib.Path(kept.name) / "project")
         _PREPARED[build] = kept, path.name, stage.sent
         return path
     kept, slug, stage.sent = _PREPARED[build]
     shutil.rmtree(stage.project)
-    shutil.copytree(pathlib.Path(kept.name) / "project", stage.project, symlinks=True)
+    copy_tree(pathlib.Path(kept.name) / "project", stage.project)
     return stage.shared / slug
 
 

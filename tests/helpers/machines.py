@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 
-from conftest import Stage
+from conftest import Stage, copy_tree
 
 SSHD = shutil.which("sshd") or next(
     (p for p in ("/usr/sbin/sshd", "/usr/local/sbin/sshd") if os.path.exists(p)), None
@@ -217,7 +217,7 @@ class Clones:
 
     def copied(self, folder):
         """The same clones and remote in another place, which costs less than making them anew."""
-        shutil.copytree(self.folder, folder, symlinks=True)
+        copy_tree(self.folder, folder)
         other = copy.copy(self)
         other.folder, other.bare, other.stages = folder, folder / "remote.git", {}
         other.settings = dict(self.settings)
