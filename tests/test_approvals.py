@@ -1518,13 +1518,13 @@ def test_hostile_correction_of_the_request_after_its_approval(stage, asked):
     assert close(stage).code == 0
 
 
-def late(stage, author, kind, text, *flags, before=lambda: None):
+def late(stage, author, kind, text, *flags, before=lambda: None, verdict=()):
     """Publishes under a number that was taken before what `before` does."""
     draft = stage.ok(author, "claim", "--kind", kind, *flags).out.strip()
     before()
     words = ("--body-file", stage.file(text, "late.md"), "--prompt-for-next-file")
     stage.ok(author, "draft", "set", draft, *words, stage.file("go on\n", "ask.md"))
-    stage.ok(author, "publish", draft)
+    stage.ok(author, "publish", draft, *verdict)
 
 
 def test_hostile_correction_under_a_number_from_before_the_approval(stage, asked):
@@ -1583,7 +1583,8 @@ def test_hostile_approval_published_past_a_question_to_the_user(stage, asked):
     stage.send("claude", "correction", "# Hm\n", "@user: may I drop it?", "--corrects", "1")
     stage.ok("codex", "show", "3")
     done = stage.run("codex", "publish", draft, "--verdict", "approve", *NOT_RUN)
-    assert any("asks the user" in why for why, _ in unmet(done))
+    asking = [why for why, _ in unmet(done) if "asks the user" in why]
+    assert len(asking) == 1, "it is named once"
 
 
 def test_a_run_that_failed_since_the_approval_is_in_the_way(stage, asked):
@@ -1624,6 +1625,14 @@ def test_the_one_who_asks_for_changes_does_not_close_as_approved(stage, asked):
     stage.ok("codex", "next")
     stage.send("codex", "review", "# No\n", "no good", "--verdict", "changes")
     refused_for(close(stage, author="codex"), "codex asks for changes in 005")
+
+
+def test_changes_asked_for_under_a_number_from_before_the_approval_count(stage, asked):
+    changes = {"before": lambda: approved(stage), "verdict": ("--verdict", "changes")}
+    late(stage, "claude", "review", "# I see it now\n", **changes)
+    stage.ok("claude", "next")
+    refused_for(close(stage), "claude asks for changes in 002")
+    assert "no approval is on record" in stage.refused("claude", "export", "--statement").err
 
 
 def approve_as(stage, author, *more):
