@@ -1625,6 +1625,21 @@ def test_the_one_who_asks_for_changes_does_not_close_as_approved(stage, asked):
     stage.ok("codex", "next")
     stage.send("codex", "review", "# No\n", "no good", "--verdict", "changes")
     refused_for(close(stage, author="codex"), "codex asks for changes in 005")
+    stage.ok("claude", "next")
+    words = [why for why, _ in unmet(close(stage, author="claude"))]
+    assert any("codex's last verdict, in 005, asks for changes" in why for why in words)
+    assert not any("can close on yours" in why for why in words), "its own came before"
+
+
+def test_who_approved_last_is_told_that_the_other_side_can_close(stage, asked):
+    stage.send("codex", "review", "# No\n", "no good", "--verdict", "changes")
+    write(stage, "app.py", "codex was here\n")
+    stage.send("codex", "fix", "# I did it\n")
+    stage.ok("claude", "next")
+    assert approve_as(stage, "claude").code == 0
+    assert any("codex can close on yours" in why for why, _ in unmet(close(stage)))
+    stage.ok("codex", "next")
+    assert close(stage, author="codex").code == 0
 
 
 def test_changes_asked_for_under_a_number_from_before_the_approval_count(stage, asked):
