@@ -399,10 +399,12 @@ def read_closed(ground, case, dice):
 
 
 def read_blocks(ground, case, dice):
-    body = ground.relay.parse_record(case.decode("utf-8", "replace"))
+    text = case.decode("utf-8", "replace")
+    body = ground.relay.parse_record(text)
     for row in body.findings:
         assert "\n" not in row["text"] and re.fullmatch(r"[\d-]*", row["line"])
-    assert all(problem.startswith("line ") for problem in (*body.problems, *body.asides))
+    last = 1 + text.count("\n")
+    assert all(0 < line <= last and why for line, why in (*body.problems, *body.asides))
 
 
 def read_split(ground, case, dice):
