@@ -306,13 +306,15 @@ def test_who_asked_a_question_is_led_back_to_what_it_asked_about(stage, kind, an
     stage.ok("codex", "next")
     stage.send("codex", "question", "# Why?\n", "answer")
     told = stage.ok("claude", "next")
+    stage.send("claude", "correction", "# Not 5 but 6\n", "read", "--corrects", "1")
+    assert stage.ok("codex", "next").next.startswith("send --kind note --reply-to 3 ")
     assert told.next.startswith("send --kind note --reply-to 2 ")
     assert pasted(stage, "claude", told).code == 0
     told = stage.ok("codex", "next")
     assert told.next.startswith(f"send --kind {answer} --reply-to 1 ")
     assert pasted(stage, "codex", told).code == 0
     stage.send("claude", "note", "# By the way\n", "read")
-    assert stage.ok("codex", "next").next.startswith("send --kind note --reply-to 5 ")
+    assert stage.ok("codex", "next").next.startswith("send --kind note --reply-to 6 ")
 
 
 def test_an_end_that_was_delivered_hides_no_choice_of_open_pairs(stage):
