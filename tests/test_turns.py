@@ -313,8 +313,9 @@ def test_who_asked_a_question_is_led_back_to_what_it_asked_about(stage, kind, an
     told = stage.ok("codex", "next")
     assert told.next.startswith(f"send --kind {answer} --reply-to 1 ")
     assert pasted(stage, "codex", told).code == 0
-    stage.send("claude", "note", "# By the way\n", "read")
-    assert stage.ok("codex", "next").next.startswith("send --kind note --reply-to 6 ")
+    sent = stage.send("claude", "note", "# By the way\n", "read")
+    seq = int(os.path.basename(sent.out.split("\n")[0])[:3])
+    assert stage.ok("codex", "next").next.startswith(f"send --kind note --reply-to {seq} ")
 
 
 def test_an_end_that_was_delivered_hides_no_choice_of_open_pairs(stage):
