@@ -509,7 +509,10 @@ def test_a_tree_that_cannot_be_recorded_is_said_and_cannot_be_approved(stage, as
     assert "on an unknown working tree" in ran(stage, "true").err
 
 
-@pytest.mark.parametrize("how", ["base", "submodule", "unreadable"])
+@pytest.mark.parametrize(
+    "how",
+    ["base", *(pytest.param(how, marks=pytest.mark.slow) for how in ("submodule", "unreadable"))],
+)
 def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
     """By `next`, by `run` and by `send`, of the reviewer as of the author."""
     before, remedy = (), "git submodule update --init"
@@ -1105,7 +1108,11 @@ def submodule(stage):
     return pair
 
 
-@pytest.mark.parametrize("how", ["edit", "commit", "ignored", "link", "no git directory"])
+@pytest.mark.parametrize(
+    "how",
+    ["edit", "no git directory"]
+    + [pytest.param(how, marks=pytest.mark.slow) for how in ("commit", "ignored", "link")],
+)
 def test_hostile_submodule(stage, how):
     submodule(stage)
     sub = stage.project / "sub"

@@ -1162,6 +1162,7 @@ needs_tools = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_tools
 def test_the_job_and_the_signing_recipe_of_the_page_run_as_they_are(stage):
     job = Job(stage)

@@ -270,6 +270,7 @@ def test_a_prompt_that_is_there_twice_is_refused_and_neither_is_lost(stage, pair
     assert "## Next" in done.err and flag in done.err
 
 
+@pytest.mark.slow
 def test_a_large_text_is_kept_and_what_1_x_could_not_read_is_refused(stage, relay, pair):
     line = "0123456789abcde\n"
     body, prompt = line * 70_000, line * 7000

@@ -229,6 +229,7 @@ class watched_also:
         RELAY.read_file = self.real
 
 
+@pytest.mark.slow
 def test_a_log_that_lies_cannot_flood_what_is_printed(stage):
     pair, _ = two_pairs(stage)
     with open(next((pair / ".seen").glob("claude-*")), "a") as log:

@@ -140,11 +140,8 @@ def test_sixteen_processes_of_two_authors_publish_400_turns(stage, refuse_links)
     everything_arrived(stage, 16, turns)
 
 
-@pytest.mark.parametrize(
-    "refuse_links",
-    [False, pytest.param(True, marks=pytest.mark.slow)],
-    ids=["links", "links-refused"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("refuse_links", [False, True], ids=["links", "links-refused"])
 def test_four_processes_of_two_authors_take_no_number_twice(stage, refuse_links):
     stage.open_pair()
     plays = [("claude" if n % 2 else "codex", turns_of(stage, n, 6, "both")) for n in range(4)]

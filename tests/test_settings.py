@@ -214,7 +214,11 @@ def typed(stage, skill, *words, cwd=None):
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("how", ["clone", "worktree", "by a symlink to the project", "relative"])
+@pytest.mark.parametrize(
+    "how",
+    ["clone", "by a symlink to the project"]
+    + [pytest.param(how, marks=pytest.mark.slow) for how in ("worktree", "relative")],
+)
 def test_a_projects_own_copy_of_the_skill_installs_nothing_for_every_project(
     stage, homes, projects_own, how
 ):

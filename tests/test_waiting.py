@@ -107,10 +107,9 @@ def test_a_wait_is_woken_by_the_event_and_not_by_the_clock(stage):
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace takes the events away")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "words",
-    [("next", "--wait", "60"), pytest.param(("wait", "--timeout", "60"), marks=pytest.mark.slow)],
-    ids=" ".join,
+    "words", [("next", "--wait", "60"), ("wait", "--timeout", "60")], ids=" ".join
 )
 def test_without_file_events_the_clock_wakes(stage, words):
     stage.open_pair()
