@@ -6,8 +6,8 @@ import random
 import re
 
 import pytest
-from conftest import RELAY, seeds
-from helpers.blocks import PEER, dispositions, findings, forge, prepared, sidecar, tried
+from conftest import RELAY, reseal, seeds
+from helpers.blocks import PEER, dispositions, findings, prepared, sidecar, tried
 
 FILES = "reviewed.py", "more.py"
 
@@ -293,7 +293,7 @@ def test_what_was_approved_was_replaced(stage):
 
 def test_what_was_approved_was_rewritten_with_all_of_its_hashes(stage):
     path = approved(stage)
-    forge(path, "001-claude-fix", text=lambda text: text.replace("# Text", "# Other text"))
+    reseal(path, "001-claude-fix", text=lambda text: text.replace("# Text", "# Other text"))
     assert "what 002 approved is gone or was changed" in unmet(close(stage))
 
 

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import RELAY
+from conftest import RELAY, reseal
 from helpers import v1_reader
-from helpers.blocks import asked, dispositions, findings, forge, prepared, sidecar
+from helpers.blocks import asked, dispositions, findings, prepared, sidecar
 
 
 def a_story(stage):
@@ -219,14 +219,14 @@ def test_an_artifact_that_was_published_and_is_gone(stage):
 def test_an_artifact_that_was_rewritten_with_all_of_its_hashes_breaks_the_chain(stage):
     path = a_story(stage)
     shutil.rmtree(path / ".seen")
-    forge(path, "003-claude-fix", text=lambda text: text.replace("# Answer", "# Other"))
+    reseal(path, "003-claude-fix", text=lambda text: text.replace("# Answer", "# Other"))
     named(stage, "003-claude-fix", "its bytes are not those that 004 was written after")
 
 
 def test_an_artifact_that_was_rewritten_after_it_was_seen(stage):
     path = a_story(stage)
     stage.ok("claude", "next")
-    forge(path, LAST, text=lambda text: text.replace("# Answer", "# Other"))
+    reseal(path, LAST, text=lambda text: text.replace("# Answer", "# Other"))
     named(stage, LAST, "its bytes are not those that were delivered")
 
 
@@ -250,7 +250,7 @@ def test_a_number_that_stands_twice(stage):
             .replace('"kind": "fix"', '"kind": "note"')
         )
         (path / file.name.replace("-fix", "-note")).write_text(text)
-    forge(path, "003-claude-note")
+    reseal(path, "003-claude-note")
     named(stage, "003-claude-fix", "shares the number 003")
     named(stage, "003-claude-note", "shares the number 003")
 
@@ -263,7 +263,7 @@ def test_a_reference_to_what_is_not_there(stage, key):
         lines = [line for line in text.split("\n") if not line.startswith(f"{key}: ")]
         return "\n".join([*lines[:3], f"{key}: 9", *lines[3:]])
 
-    forge(path, LAST, text=point_away)
+    reseal(path, LAST, text=point_away)
     named(stage, LAST, f"{key} names 009, which is not there")
 
 
@@ -273,7 +273,7 @@ def test_a_verdict_on_what_is_not_there(stage):
     def of_another(document):
         document["request"]["name"] = "009-claude-fix"
 
-    forge(path, LAST, of_another)
+    reseal(path, LAST, of_another)
     named(stage, LAST, "009")
 
 
@@ -283,7 +283,7 @@ def test_a_verdict_on_other_bytes(stage):
     def of_other_bytes(document):
         document["request"]["sha256"] = "0" * 64
 
-    forge(path, LAST, of_other_bytes)
+    reseal(path, LAST, of_other_bytes)
     named(stage, LAST, "003")
 
 
@@ -293,14 +293,14 @@ def test_a_predecessor_that_was_never_there(stage):
     def after_another(document):
         document["prev"] = {"name": "003-claude-plan.md", "sha256": "0" * 64}
 
-    forge(path, LAST, after_another)
+    reseal(path, LAST, after_another)
     assert faults(stage)
 
 
 def test_one_run_carried_twice(stage):
     path = a_story(stage)
     run = sidecar(path, 2)["evidence"][0]
-    forge(path, LAST, lambda document: document | {"evidence": [run]})
+    reseal(path, LAST, lambda document: document | {"evidence": [run]})
     assert any(name == LAST for name, _ in faults(stage))
 
 
@@ -319,20 +319,20 @@ def test_one_run_carried_twice(stage):
 def test_findings_that_are_not_those_of_the_body(stage, change):
     path = asked(stage)
     stage.send("codex", "review", findings("blocker a.py:1 One", "  detail", "nit - Two"))
-    forge(path, "002-codex-review", lambda document: change(document) and None)
+    reseal(path, "002-codex-review", lambda document: change(document) and None)
     named(stage, "002-codex-review", "its findings are not those of its body")
 
 
 def test_a_body_that_holds_other_findings_than_were_recorded(stage):
     path = asked(stage)
     stage.send("codex", "review", findings("blocker a.py:1 One"))
-    forge(path, "002-codex-review", text=lambda text: text.replace("blocker", "nit"))
+    reseal(path, "002-codex-review", text=lambda text: text.replace("blocker", "nit"))
     named(stage, "002-codex-review", "its findings are not those of its body")
 
 
 def test_dispositions_that_are_not_those_of_the_body(stage):
     path = a_story(stage)
-    forge(path, LAST, lambda document: document | {"dispositions": []})
+    reseal(path, LAST, lambda document: document | {"dispositions": []})
     named(stage, LAST, "its dispositions are not those of its body")
 
 
@@ -343,7 +343,7 @@ def test_a_disposition_that_is_said_to_be_about_another_finding(stage):
     def about_another(document):
         document["dispositions"][0]["of"] = "001-claude-plan"
 
-    forge(path, LAST, about_another)
+    reseal(path, LAST, about_another)
     assert any(name == LAST for name, _ in faults(stage))
 
 
@@ -364,7 +364,7 @@ def test_open_findings_carried_otherwise_than_the_artifacts_tell(stage, change):
     """What is carried decides what the next reader, and an approval, sees."""
     path = asked(stage)
     stage.send("codex", "review", findings("blocker a.py:1 One", "nit - Two"))
-    forge(path, "002-codex-review", lambda document: change(document) and None)
+    reseal(path, "002-codex-review", lambda document: change(document) and None)
     assert any(name == "002-codex-review" for name, _ in faults(stage))
 
 
@@ -376,7 +376,7 @@ def test_a_record_without_its_fold_is_no_way_round_the_checks(stage):
         del document["folded"]
         document["findings"] = []
 
-    forge(path, "002-codex-review", without)
+    reseal(path, "002-codex-review", without)
     assert any(name == "002-codex-review" for name, _ in faults(stage))
 
 
@@ -386,7 +386,7 @@ def test_files_that_do_not_make_the_digest(stage):
     def fewer(document):
         document["changeset"]["files"] = {"other.py": "100644 " + "0" * 40}
 
-    forge(path, LAST, fewer)
+    reseal(path, LAST, fewer)
     named(stage, LAST, "the files of its change set do not match its digest")
 
 
@@ -401,13 +401,13 @@ def test_a_frontmatter_that_names_another_change_set(stage, key, other):
             f"{key}: {other}" if line.startswith(f"{key}: ") else line for line in text.split("\n")
         )
 
-    forge(path, LAST, text=change)
+    reseal(path, LAST, text=change)
     named(stage, LAST, "its frontmatter and its sidecar name different change sets")
 
 
 def test_a_frontmatter_that_names_a_change_set_that_is_not_kept(stage):
     path = a_story(stage)
-    forge(path, LAST, lambda document: document | {"changeset": {"untold": "x"}})
+    reseal(path, LAST, lambda document: document | {"changeset": {"untold": "x"}})
     named(stage, LAST, "its frontmatter names a change set that its sidecar does not have")
 
 
@@ -422,7 +422,7 @@ def test_several_faults_are_all_named(stage):
     path = a_story(stage)
     (path / "001-claude-plan.md").write_text("x")
     (path / "002-codex-review.json").unlink()
-    forge(path, LAST, lambda document: document | {"dispositions": []})
+    reseal(path, LAST, lambda document: document | {"dispositions": []})
     assert {name for name, _ in faults(stage)} >= {"001-claude-plan", "002-codex-review", LAST}
 
 
@@ -477,7 +477,7 @@ HOSTILE = [
 )
 def test_a_record_of_the_peers_that_is_well_hashed_nonsense_breaks_no_command(stage, change):
     path = a_story(stage)
-    forge(path, LAST, lambda document: document | change)
+    reseal(path, LAST, lambda document: document | change)
     for words in (
         ["findings"],
         ["findings", "--all"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pathlib
 import re
@@ -102,19 +101,3 @@ def states(stage, *words):
 def lines_of(done):
     """The numbers of the lines that a refusal names."""
     return [int(number) for number in re.findall(r"line (\d+): ", done.err)]
-
-
-def forge(path, stem, change=lambda sidecar: None, text=lambda text: text):
-    """Changes a published artifact's sidecar and text, and makes all of its hashes agree again."""
-    file = path / f"{stem}.json"
-    document = json.loads(file.read_text())
-    document = change(document) or document
-    file.write_text(json.dumps(document))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    artifact = path / f"{stem}.md"
-    made = text(
-        re.sub(r"(?m)^sidecar_sha256: \w+$", f"sidecar_sha256: {digest}", artifact.read_text())
-    )
-    artifact.write_text(made)
-    sums = f"{hashlib.sha256(made.encode()).hexdigest()}  {stem}.md\n{digest}  {stem}.json\n"
-    (path / f"{stem}.md.sha256").write_text(sums)
