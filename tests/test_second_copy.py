@@ -340,15 +340,18 @@ def test_what_the_ledger_of_another_worktree_has_is_not_gone(stage, tmp_path):
     assert slug not in stage.ok("codex", "pairs", "list", cwd=two).out
 
 
-def test_where_the_git_directory_cannot_be_written_everything_else_works(asked):
+@pytest.mark.parametrize("below, mode", [("", 0o500), ("relay", 0)])
+def test_where_the_git_directory_cannot_be_used_everything_else_works(asked, below, mode):
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")
-    copies = asked.project / ".git"
-    copies.chmod(0o500)
+    directory = asked.project / ".git" / below
+    directory.chmod(mode)
     try:
         asked.send("codex", "note")
+        assert asked.ok("claude", "next").action == "reply"
+        asked.ok("claude", "verify")
     finally:
-        copies.chmod(0o700)
+        directory.chmod(0o700)
 
 
 def test_a_directory_that_is_no_ledger_is_refused_with_the_way_out(stage):
