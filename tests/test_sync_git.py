@@ -316,7 +316,9 @@ def test_another_artifact_under_one_name_is_named_and_neither_is_written_over(st
 
 
 @slow
-def test_a_wait_is_woken_by_what_the_other_side_pushes(turn):
+@pytest.mark.parametrize("loss", ["nothing", "the kept objects"])
+def test_a_wait_is_woken_by_what_the_other_side_pushes(turn, loss):
+    """Also after a `forget` of another pair, which removes what is kept of the remote."""
     turn.claude.ok("claude", "next")
     turn.claude.send("claude", "fix")
     child = turn.claude.spawn("claude", "next", "--wait", "60", "--sync", **turn.settings)
@@ -326,6 +328,8 @@ def test_a_wait_is_woken_by_what_the_other_side_pushes(turn):
             assert time.monotonic() < end
             turn.sync("codex", "pull")
             time.sleep(0.2)
+        if loss != "nothing":
+            shutil.rmtree(turn.claude.shared / "_relay/git")
         turn.codex.send("codex", "review", "# Second\n")
         turn.rows("codex", "push")
         out, err = child.communicate(timeout=60)
