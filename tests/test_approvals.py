@@ -1720,6 +1720,14 @@ def test_hostile_approval_of_ones_own_work_over_the_reviewers_changes(stage, ask
     assert stage.run("claude", *words, stage.file("# Yours is fine\n")).code == 0
 
 
+def test_a_pair_whose_base_git_cannot_name_is_not_opened(stage):
+    """Else what is committed before the request would be in its base, and reviewed by nobody."""
+    settings = {"GIT_CONFIG_GLOBAL": str(stage.file("[core\n", "settings"))}
+    done = stage.refused("claude", "bootstrap", "--topic", "t", **settings)
+    assert "bad config line" in done.err and not list(stage.shared.glob("2*"))
+    stage.ok("claude", "bootstrap", "--topic", "t")
+
+
 def test_hostile_first_commit_before_the_request(tmp_path):
     """A pair that was opened before the first commit compares with nothing, not with that commit."""
     stage = Stage(tmp_path / "unborn")
