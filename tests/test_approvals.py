@@ -1191,6 +1191,28 @@ def test_hostile_directory_of_the_ledgers_name_where_the_ledger_is_elsewhere(sta
     refused_for(approve(stage, *NOT_RUN, **root), ".shared/tool.py")
 
 
+def test_hostile_directory_of_the_ledgers_name_in_a_linked_worktree(stage):
+    """The ledger is in the main worktree: what is committed here under its name was not reviewed. A
+    scratch file is left out only while git does not track it."""
+    _, place = worktree(stage)
+    scratch = place / ".shared/_relay/claude.md"
+    scratch.parent.mkdir(parents=True)
+    scratch.write_text("# Text\n")
+    stage.ok("codex", "next")
+    ran(stage, "true", cwd=place)
+    assert stage.ok("codex", "status", "--json").json["changeset"]["outside"] == []
+    (place / ".shared/tool.py").write_text("evil\n")
+    assert approve(stage).code == 0
+    commit(stage, cwd=place)
+    stage.ok("claude", "next", cwd=place)
+    for name in (".shared/tool.py", ".shared/_relay/claude.md"):
+        assert any(name in why for why, _ in unmet(close(stage, cwd=place))), name
+    stage.git("reset", "-q", "--soft", "HEAD~1", cwd=place)
+    stage.git("reset", "-q", "--", ".shared", cwd=place)
+    (place / ".shared/tool.py").unlink()
+    assert close(stage, cwd=place).code == 0
+
+
 def test_hostile_file_given_as_the_text_to_send(stage, asked):
     """The file that is sent is no part of the tree; a reviewed one is."""
     write(stage, "new.py", "evil\n")

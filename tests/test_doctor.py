@@ -157,6 +157,13 @@ def test_an_issue_directory_that_cannot_be_written_is_refused_with_the_way_out(s
     assert "RELAY_ISSUES_DIR" in done.err
 
 
+@pytest.mark.parametrize("named", ["notes", "~/notes"])
+def test_a_relative_issue_directory_is_in_the_home_and_not_in_the_project(stage, named):
+    stage.ok("claude", "issue", "add", "--title", "t", RELAY_ISSUES_DIR=named)
+    assert list((stage.home / "notes").glob("*.md")) and not (stage.project / named).exists()
+    assert stage.ok("claude", "issue", "list", RELAY_ISSUES_DIR="notes").out.endswith("  t\n")
+
+
 @pytest.mark.parametrize(
     ("error", "hint"), [(errno.EROFS, "writable_roots"), (errno.ENOSPC, "make room")]
 )

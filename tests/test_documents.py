@@ -265,3 +265,10 @@ def test_contributing_and_the_design_name_every_section_and_contributing_every_t
         assert [name for name in contents if not re.search(rf"\b{name}\b", rows)] == [], path.name
     listed = re.findall(r"`tests/(test_\w+\.py)`", TOP[1].read_text())
     assert sorted(listed) == sorted(path.name for path in ROOT.glob("tests/test_*.py"))
+
+
+def test_the_plugin_and_the_project_have_the_programs_version(relay):
+    """A client takes an update of a plugin by its version."""
+    plugin = json.loads((ROOT / ".claude-plugin/plugin.json").read_text())
+    project = re.search(r'(?m)^version = "(.*)"$', (ROOT / "pyproject.toml").read_text())
+    assert plugin["version"] == project[1] == relay.VERSION

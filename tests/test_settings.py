@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import stat
@@ -323,7 +324,8 @@ def test_settings_that_are_no_plain_json_are_left_alone_with_a_clear_word(stage,
 def test_settings_of_another_shape_stop_no_command_and_stay(stage, homes, odd):
     homes["claude"].write_text(json.dumps(odd, indent=2))
     for words in ("hooks install", "hooks status", "hooks doctor", "doctor", "hooks uninstall"):
-        assert stage.run(None, *words.split()).code in (0, 1), words
+        done = stage.run(None, *words.split())
+        assert done.code in (0, 1) and "check.failed" not in done.out, (words, done)
     assert json.loads(homes["claude"].read_text()) == odd
 
 
@@ -371,6 +373,55 @@ def test_dry_run_says_what_would_be_added_and_changes_nothing(stage, homes, rela
     )
     stage.ok(None, "hooks", "uninstall", "--dry-run")
     assert stage.snapshot(stage.home) == before and not stage.shared.exists()
+
+
+@pytest.mark.parametrize("name", ["comments", "hooks-list", "torn"])
+def test_what_a_file_that_is_left_alone_lacks_can_be_pasted(stage, homes, relays, name):
+    """The hint of the refusal leads to the entries, and never back to itself."""
+    homes["claude"].write_text(BAD[name])
+    done = stage.run(None, "hooks", "install", "--dry-run", "--target", "claude")
+    assert done.code == 1 and "hint: " not in done.out and not done.err, done
+    added = json.loads(done.out[done.out.index("{") :])
+    assert own(added, "claude") and added["permissions"]["allow"] == [SCRATCH]
+    homes["claude"].write_text(json.dumps(added))
+    assert "unchanged" in stage.ok(None, "hooks", "install", "--target", "claude").out
+
+
+def test_outside_a_project_hooks_are_installed_and_taken_out(stage, homes):
+    outside = stage.folder / "outside"
+    outside.mkdir()
+    before = stage.snapshot(stage.home)
+    nudged = stage.run(None, "hooks", "install", "--nudge", cwd=outside)
+    assert nudged.code == 2 and stage.snapshot(stage.home) == before, "it is of one project"
+    assert stage.ok(None, "hooks", "install", cwd=outside).out.count(": installed: ") == 2
+    assert "unchanged" in stage.ok(None, "hooks", "install").out
+    assert stage.ok(None, "hooks", "uninstall", cwd=outside).out.count(": removed: ") == 2
+
+
+def test_without_home_the_users_own_home_is_meant(stage):
+    home = pwd.getpwuid(os.getuid()).pw_dir.rstrip("/")
+    rules = stage.process(None, "hooks", "rules", "--json", HOME=None).json
+    assert rules["claude"]["file"] == f"{home}/.claude/settings.json"
+
+
+def test_a_host_whose_directory_cannot_be_used_is_named_with_what_helps(stage, homes):
+    homes["codex"].parent.rmdir()
+    homes["codex"].parent.write_text("no directory")
+    done = stage.run(None, "hooks", "install", "--target", "codex")
+    assert done.code == 2 and "hint: " in done.err and "Errno" not in done.err, done
+
+
+def test_a_hook_of_the_users_that_speaks_of_relay_stays(stage, homes):
+    mine = [
+        {"type": "command", "command": "mine hook claude Stop # beside bin/relay"},
+        {"type": "command", "command": "mine", "statusMessage": "bin/relay hook claude Stop"},
+    ]
+    settings = {"hooks": {"Stop": [{"hooks": mine}]}}
+    homes["claude"].write_text(json.dumps(settings))
+    stage.ok(None, "hooks", "install", "--target", "claude")
+    assert json.loads(homes["claude"].read_text())["hooks"]["Stop"][0] == {"hooks": mine}
+    stage.ok(None, "hooks", "uninstall", "--target", "claude")
+    assert json.loads(homes["claude"].read_text()) == settings
 
 
 def test_no_host_here_is_said_and_a_named_one_is_made(stage):
@@ -544,6 +595,11 @@ def test_rules_that_let_every_relay_command_through_are_findings(stage, homes, r
     (rules / "relay.rules").write_text(f'prefix_rule(pattern=["{SCRIPT}"], decision="allow")\n')
     found = stage.run(None, "doctor", "--json").json["findings"]
     assert len(found) == 2 and all("relay run -- ANYTHING" in row["why"] for row in found)
+    for pattern in ('["relay"]', f"['{SCRIPT}']", '["relay", ["status", "close"]]'):
+        (rules / "relay.rules").write_text(f"prefix_rule(pattern={pattern}, decision='allow')\n")
+        assert len(stage.run(None, "doctor", "--json").json["findings"]) == 2, pattern
+    (rules / "relay.rules").write_text("prefix_rule(pattern=['relay'], decision='prompt')\n")
+    assert len(stage.run(None, "doctor", "--json").json["findings"]) == 1
 
 
 # ---- the status line

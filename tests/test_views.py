@@ -577,6 +577,7 @@ def test_nothing_of_the_authors_becomes_markup_a_link_or_a_mention(stage):
         ("me/repo#1", "me/repo#&#8203;1"),
         ("mailto:x", "mailto:&#8203;x"),
         ("_www.x.com", "\\_www&#8203;.x.com"),
+        (":+1: a:b :white_check_mark:", ":&#8203;+1: a:b :&#8203;white\\_check\\_mark:"),
         ("\\u202e", "\\\\u202e"),
         # A quote that in_quotes escaped closes nothing, neither on GitHub nor in the raw text.
         ('"a \\" b"', '"a \\\\&quot; b"'),
