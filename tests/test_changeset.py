@@ -593,6 +593,20 @@ def test_git_variables_of_the_environment_do_not_point_elsewhere(approved):
         close_refused(approved, "app.py", **more)
 
 
+@pytest.mark.parametrize("entry", ["{}/bin", "{}/linked", "bin", ""])
+def test_a_git_that_the_project_brings_is_not_asked(approved, entry):
+    """It could say that nothing was edited."""
+    asked = approved.folder / "asked"
+    for path in ("bin/git", "git"):
+        write(approved, path, f"#!/bin/sh\n: >'{asked}'\nexec '{shutil.which('git')}' \"$@\"\n")
+        (approved.project / path).chmod(0o755)
+    (approved.project / "linked").symlink_to("bin")
+    edit_app(approved)
+    path = f"{entry.format(approved.project)}:{os.environ['PATH']}"
+    close_refused(approved, "app.py", PATH=path)
+    assert not asked.exists()
+
+
 def test_a_worktree_in_the_settings_does_not_point_elsewhere(approved):
     clean = approved.folder / "clean"
     copy_tree(approved.project, clean)
