@@ -266,7 +266,8 @@ def test_the_demo_plays_a_whole_review_and_leaves_nothing(stage):
 )
 def test_the_demo_stops_at_no_setting_of_the_users_but_a_broken_one(stage, mine):
     settings = stage.file(mine.format(stage.file("*.py\n", "ignored")), "settings")
-    child = stage.spawn(None, "demo", cwd=stage.folder, GIT_CONFIG_GLOBAL=str(settings))
+    env = {"GIT_CONFIG_GLOBAL": str(settings), "TMPDIR": str(stage.folder)}
+    child = stage.spawn(None, "demo", cwd=stage.folder, **env)
     with child, child.stdout, child.stderr:
         played = child.stdout.readline() + child.stdout.readline()
         if "excludes" in mine:
