@@ -1631,6 +1631,21 @@ def test_a_run_that_failed_since_the_approval_is_in_the_way(stage, asked):
     assert close(stage).code == 0
 
 
+def test_a_run_that_failed_counts_before_any_artifact_carries_it(stage, asked):
+    ran(stage, "true")
+    ran(stage, "sh", "-c", "! test -e ../mended", author="claude")
+    (stage.project.parent / "mended").touch()
+    ran(stage, "sh", "-c", "! test -e ../mended", author="claude", code=1)
+    refused_for(approve(stage), "by claude exited with 1")
+    (stage.project.parent / "mended").unlink()
+    ran(stage, "sh", "-c", "! test -e ../mended", author="claude")
+    assert approve(stage).code == 0
+    stage.ok("claude", "next")
+    ran(stage, "false", code=1)
+    refused_for(close(stage), "by codex exited with 1")
+    assert "exited with 1" in stage.refused("claude", "export", "--statement").err
+
+
 def test_what_was_approved_despite_one_failure_is_not_despite_another(stage, asked):
     ran(stage, "false", code=1)
     assert approve(stage, "--despite-failed", "no network here").code == 0
