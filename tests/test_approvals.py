@@ -771,7 +771,8 @@ def test_a_worktree_that_is_gone_cannot_be_approved(stage):
 
 def test_next_prints_what_an_approve_lacks(stage, asked):
     out = stage.ok("codex", "next", "--pair-id", asked.name).out
-    lacks = f"approve still lacks:\n  nothing was run on this change set: {SCRIPT} run -- COMMAND\n"
+    run = f"{SCRIPT} run --pair-id {asked.name} -- COMMAND"
+    lacks = f"approve still lacks:\n  nothing was run on this change set: {run}\n"
     assert lacks in out
     ran(stage, "true")
     out = stage.ok("codex", "next", "--pair-id", asked.name).out
@@ -786,7 +787,7 @@ def test_the_close_that_next_prints_works(stage, asked):
     assert "would be refused" in out and "app.py" in out and "relay close" not in out
     write(stage, "app.py", "two\n")
     out = stage.ok("claude", "next", "--pair-id", asked.name).out
-    command = re.search(r"relay (close --outcome approve --reason) TEXT", out)
+    command = re.search(r"relay (close .*--outcome approve --reason) TEXT", out)
     stage.ok("claude", *command[1].split(), "done")
 
 
@@ -1630,6 +1631,21 @@ def test_a_run_that_failed_since_the_approval_is_in_the_way(stage, asked):
     assert close(stage).code == 0
 
 
+def test_a_run_that_failed_counts_before_any_artifact_carries_it(stage, asked):
+    ran(stage, "true")
+    ran(stage, "sh", "-c", "! test -e ../mended", author="claude")
+    (stage.project.parent / "mended").touch()
+    ran(stage, "sh", "-c", "! test -e ../mended", author="claude", code=1)
+    refused_for(approve(stage), "by claude exited with 1")
+    (stage.project.parent / "mended").unlink()
+    ran(stage, "sh", "-c", "! test -e ../mended", author="claude")
+    assert approve(stage).code == 0
+    stage.ok("claude", "next")
+    ran(stage, "false", code=1)
+    refused_for(close(stage), "by codex exited with 1")
+    assert "exited with 1" in stage.refused("claude", "export", "--statement").err
+
+
 def test_what_was_approved_despite_one_failure_is_not_despite_another(stage, asked):
     ran(stage, "false", code=1)
     assert approve(stage, "--despite-failed", "no network here").code == 0
@@ -1720,6 +1736,14 @@ def test_hostile_approval_of_ones_own_work_over_the_reviewers_changes(stage, ask
     assert stage.run("claude", *words, stage.file("# Yours is fine\n")).code == 0
 
 
+def test_a_pair_whose_base_git_cannot_name_is_not_opened(stage):
+    """Else what is committed before the request would be in its base, and reviewed by nobody."""
+    settings = {"GIT_CONFIG_GLOBAL": str(stage.file("[core\n", "settings"))}
+    done = stage.refused("claude", "bootstrap", "--topic", "t", **settings)
+    assert "bad config line" in done.err and not list(stage.shared.glob("2*"))
+    stage.ok("claude", "bootstrap", "--topic", "t")
+
+
 def test_hostile_first_commit_before_the_request(tmp_path):
     """A pair that was opened before the first commit compares with nothing, not with that commit."""
     stage = Stage(tmp_path / "unborn")
@@ -1731,3 +1755,74 @@ def test_hostile_first_commit_before_the_request(tmp_path):
     write(stage, "seen.py", "x\n")
     stage.send("claude", "fix")
     assert [*sidecar(pair, 1)["changeset"]["files"]] == ["seen.py", "unseen.py"]
+
+
+@pytest.mark.parametrize("status", ("cancelled", "failed", "timed_out"))
+def test_an_approval_does_not_give_up_what_it_approves(stage, asked, status):
+    done = approve(stage, *NOT_RUN, "--status", status)
+    assert done.code == 2 and f"--status {status}" in done.err and not [*asked.glob("002*")]
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    words = (
+        "--body-file",
+        stage.file("# Fine\n"),
+        "--prompt-for-next-file",
+        stage.file("go\n", "p"),
+    )
+    stage.ok("codex", "draft", "set", draft, *words)
+    publishing = ("publish", draft, "--verdict", "approve", *NOT_RUN, "--status")
+    assert f"--status {status}" in stage.refused("codex", *publishing, status).err
+    stage.ok("codex", *publishing, "closed")
+    assert stage.ok("claude", "export", "--statement").json["predicate"]["verdict"]
+
+
+@pytest.mark.parametrize("status", ("cancelled", "failed"))
+@pytest.mark.parametrize("author", ("claude", "codex"))
+def test_what_was_given_up_after_its_approval_is_not_approved(stage, asked, status, author):
+    assert approve(stage, *NOT_RUN).code == 0
+    stage.ok("claude", "next")
+    stage.send(author, "note", "# No\n", "drop it", "--status", status)
+    for words in (("close", "--reason", "x", "--outcome", "approve"), ("export", "--statement")):
+        assert f"the pair has ended: {status}" in stage.run("claude", *words).err
+    done = stage.ok("claude", "close", "--reason", "dropped")
+    assert "Reviewed-with" not in done.out
+    assert stage.run("claude", "export", "--statement", "--pair-id", asked.name).code == 2
+
+
+def test_no_verdict_is_forced_into_a_pair_that_has_ended(stage, asked):
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    words = (
+        "--body-file",
+        stage.file("# Fine\n"),
+        "--prompt-for-next-file",
+        stage.file("go\n", "p"),
+    )
+    stage.ok("codex", "draft", "set", draft, *words)
+    assert close(stage, outcome="abandoned").code == 0
+    forced = ("publish", draft, "--force", "--force-reason", "late", "--status", "closed")
+    assert "--verdict" in stage.refused("codex", *forced, "--verdict", "approve", *NOT_RUN).err
+    stage.ok("codex", *forced)
+    assert stage.run("claude", "export", "--statement", "--pair-id", asked.name).code == 2
+
+
+def test_a_long_command_that_failed_is_not_replaced_by_another_that_begins_alike(stage, asked):
+    long = "#" * 40_000 + "\nexit "
+    assert stage.run("codex", "run", "--", "sh", "-c", f"{long}1").code == 1
+    stage.ok("codex", "run", "--", "sh", "-c", f"{long}0")
+    refused_for(approve(stage), "exited with 1")
+    words = ["#" * 100] * 300  # So many that not all are kept.
+    assert stage.run("codex", "run", "--", "sh", "-c", "exit 1", "sh", *words, "a").code == 1
+    stage.ok("codex", "run", "--", "sh", "-c", "exit 0", "sh", *words, "b")
+    assert len(unmet(approve(stage))) == 2
+
+
+def test_hints_name_the_pair_that_was_named(stage, asked):
+    """Typed as printed, they go to that pair and not to the one that the session is bound to."""
+    stage.ok("codex", "pair", "leave")
+    stage.ok("codex", "bootstrap", "--topic", "other", "--force")
+    named = ("--pair-id", asked.name)
+    stage.ok("codex", "next", *named)
+    _, way = refused_for(approve(stage, *named), "nothing was run on this change set")
+    assert way.endswith(f"relay run --pair-id {asked.name} -- COMMAND")
+    stage.ok("codex", "run", *way.partition("relay run ")[2].split()[:-1], "true")
+    assert approve(stage, *named).code == 0
+    assert "run --pair-id" not in stage.ok("codex", "next").out

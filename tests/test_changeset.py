@@ -13,9 +13,10 @@ import sys
 import time
 
 import pytest
-from conftest import RELAY, Stage, copy_tree, seeds
+from conftest import RELAY, Stage, copy_tree, seeds, sidecar
 
 pytestmark = pytest.mark.usefixtures("real_snapshots")
+APPROVING = ("--outcome", "approve", "--reason", "done")
 NOT_UTF8 = b"caf\xe9.txt"
 
 
@@ -590,6 +591,20 @@ def test_git_variables_of_the_environment_do_not_point_elsewhere(approved):
         },
     ):
         close_refused(approved, "app.py", **more)
+
+
+@pytest.mark.parametrize("entry", ["{}/bin", "{}/linked", "bin", ""])
+def test_a_git_that_the_project_brings_is_not_asked(approved, entry):
+    """It could say that nothing was edited."""
+    asked = approved.folder / "asked"
+    for path in ("bin/git", "git"):
+        write(approved, path, f"#!/bin/sh\n: >'{asked}'\nexec '{shutil.which('git')}' \"$@\"\n")
+        (approved.project / path).chmod(0o755)
+    (approved.project / "linked").symlink_to("bin")
+    edit_app(approved)
+    path = f"{entry.format(approved.project)}:{os.environ['PATH']}"
+    close_refused(approved, "app.py", PATH=path)
+    assert not asked.exists()
 
 
 def test_a_worktree_in_the_settings_does_not_point_elsewhere(approved):
@@ -1544,3 +1559,58 @@ def test_the_change_set_is_what_a_walk_over_all_files_finds(stage):
 @pytest.mark.parametrize("seed", seeds(2, 5))
 def test_the_change_set_is_what_a_walk_over_all_files_finds_after_any_edits(stage, seed):
     compare_with_scratch(stage, seed, 60)
+
+
+# ---- what is recorded can be read again, however much there is
+
+
+@pytest.mark.slow
+def test_many_files_with_long_names_are_counted_and_not_listed(stage):
+    """A sidecar that listed them all would be too large to be read: the artifact would be damaged."""
+    pair = stage.open_pair()
+    directory = stage.project / "/".join(letter * 200 for letter in "abcd")
+    directory.mkdir(parents=True)
+    for number in range(11_000):
+        (directory / f"{number}").touch()
+    stage.send("claude", "fix")
+    assert stage.ok("codex", "next").action == "reply"
+    assert stage.ok("codex", "verify").code == 0 and told(stage)["holds"]
+    recorded = sidecar(pair, 1)["changeset"]
+    assert recorded["count"] == 11_000 and not recorded["files"]
+    stage.send("codex", "review", "# Fine\n", "go on", "--verdict", "approve", "--not-run", "read")
+    (directory / "0").write_text("evil")
+    assert "too many files" in stage.run("claude", "close", *APPROVING).err
+
+
+def test_of_what_is_staged_differently_only_some_is_listed_and_conflicts_first(stage, monkeypatch):
+    monkeypatch.setattr(RELAY, "MAX_STAGED", 3)
+    pair = stage.open_pair()
+    for text in ("base", "other", "ours"):
+        if text != "base":
+            stage.git("checkout", "-qb", text, "main")
+        (stage.project / "z").write_text(text)
+        stage.git("add", "-A")
+        stage.git("commit", "-qm", text)
+    with pytest.raises(subprocess.CalledProcessError):
+        stage.git("merge", "other")
+    for name in "abcdef":
+        (stage.project / name).write_text("staged")
+    stage.git("add", *"abcdef")
+    for name in "abcdef":
+        (stage.project / name).write_text("there")
+    stage.send("claude", "fix")
+    recorded = sidecar(pair, 1)["changeset"]
+    assert [*recorded["staged"]] == ["z", "a", "b"] and recorded["count"] == 7
+    stage.ok("codex", "next")
+    assert "merge conflicts: z" in approve(stage).err
+
+
+def test_a_pack_that_could_not_be_read_is_not_kept(stage, monkeypatch):
+    monkeypatch.setattr(RELAY, "MAX_PACK_BYTES", 1000)
+    pair = stage.open_pair()
+    (stage.project / "large").write_bytes(random.Random(1).randbytes(2000))
+    stage.send("claude", "fix")
+    assert not [*pair.glob("*.pack")] and stage.ok("codex", "verify").code == 0
+    (stage.project / "large").write_text("small")
+    stage.send("claude", "fix")
+    assert len([*pair.glob("*.pack")]) == 1 and stage.ok("codex", "verify").code == 0

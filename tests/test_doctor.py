@@ -1,7 +1,9 @@
 """Doctor, preflight and issues: what they report, and what `--fix` removes."""
 
 import errno
+import fcntl
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -134,6 +136,18 @@ def test_an_issue_is_added_listed_shown_and_resolved(stage):
     stage.ok("claude", "issue", "resolve", row["id"], "--note", "mended")
     assert stage.ok("claude", "issue", "list", "--json").json["issues"] == []
     assert len(stage.ok("claude", "issue", "list", "--status", "all", "--json").json["issues"]) == 1
+
+
+def test_an_issue_is_resolved_by_one_at_a_time(stage):
+    path = pathlib.Path(stage.ok("claude", "issue", "add", "--title", "x").out.strip())
+    with open(path.parent / ".lock", "rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        child = stage.spawn("claude", "issue", "resolve", path.stem)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(1)
+        before = path.read_text()
+    child.communicate(timeout=30)
+    assert "status: open" in before and "status: resolved" in path.read_text()
 
 
 def test_an_issue_directory_that_cannot_be_written_is_refused_with_the_way_out(stage):

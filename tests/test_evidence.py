@@ -314,6 +314,7 @@ def test_many_long_words_are_kept_in_bounds_too(stage):
     stage.send("codex", "note")
     (row,) = sidecar(path, 2)["evidence"]
     assert row["argv"][:1] == ["true"] and not list(path.glob(".evidence/*"))
+    assert len(row["argv"][-1]) < 100 and (path / "002-codex-note.json").stat().st_size < 50_000
 
 
 def test_the_command_has_the_callers_umask_environment_and_folder(stage):

@@ -130,6 +130,16 @@ def test_a_codex_exec_is_neither_nudged_nor_told_that_it_will_be(relay, stage, m
     )
 
 
+def test_a_codex_that_inherited_claude_codes_project_is_in_its_own(stage):
+    stage.ok("claude", "bootstrap", "--topic", "t")
+    other = stage.folder / "other"
+    other.mkdir()
+    stage.git("init", "-q", cwd=other)
+    env = {"CLAUDE_PROJECT_DIR": str(stage.project)}
+    assert not context(hook(stage, "codex", "SessionStart", cwd=other, env=env))
+    assert "[relay-state]" in context(hook(stage, "claude", "SessionStart", cwd=other, env=env))
+
+
 def test_an_instance_without_a_pair_is_told_which_one_waits_for_it_or_who_stands_in_its_place(
     stage,
 ):

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 
@@ -293,6 +294,18 @@ def test_every_shell_starts_it(launch, venv, shell):
     assert launch.run(command=command, path=[]).returncode == 2
     odd = ["help", "a  b", "*", "", "$x", "ü"]
     assert launch.run(*odd, command=command).stderr == f"{odd}\n"
+
+
+@pytest.mark.parametrize("umask", ["000", "002"])
+def test_nobody_else_can_write_the_bytecode_that_is_run(stage, umask):
+    """And what the user's command creates has the user's own mode."""
+    cache = stage.folder / "fresh"
+    under = ("/bin/sh", "-c", f'umask {umask}; exec "$0" "$@"')
+    stage.ok("claude", "bootstrap", "--topic", "t")
+    stage.process("claude", "run", "--", "touch", "made", before=under, XDG_CACHE_HOME=str(cache))
+    assert list(cache.rglob("*.pyc"))
+    assert not [path for path in (cache, *cache.rglob("*")) if path.stat().st_mode & 0o077]
+    assert stat.S_IMODE((stage.project / "made").stat().st_mode) == 0o666 & ~int(umask, 8)
 
 
 def test_it_can_be_started_as_an_argument_of_python(launch):

@@ -261,6 +261,24 @@ def test_the_demo_plays_a_whole_review_and_leaves_nothing(stage):
     assert re.search(r"(?m)^  +Approved in .*; closed ", done.out)
 
 
+@pytest.mark.parametrize(
+    "mine", ["[core\n", "[core]\n  excludesFile = {}\n"], ids=["broken", "ignore"]
+)
+def test_the_demo_stops_at_no_setting_of_the_users_but_a_broken_one(stage, mine):
+    settings = stage.file(mine.format(stage.file("*.py\n", "ignored")), "settings")
+    env = {"GIT_CONFIG_GLOBAL": str(settings), "TMPDIR": str(stage.folder)}
+    child = stage.spawn(None, "demo", cwd=stage.folder, **env)
+    with child, child.stdout, child.stderr:
+        played = child.stdout.readline() + child.stdout.readline()
+        if "excludes" in mine:
+            child.kill()  # It has begun: enough.
+        said = child.stderr.read()
+    if "excludes" in mine:
+        assert "Claude opens a pair" in played, said
+    else:
+        assert child.returncode == 2 and "bad config line" in said and "bug" not in said
+
+
 def test_json_is_one_line_for_each_change_until_nobody_reads(stage):
     pair = stage.open_pair()
     child = stage.spawn(None, "watch", "--json", "--interval", "0.3")
