@@ -214,11 +214,12 @@ class watched_also:
     """Keeps the paths of other pairs whose session.json is read."""
 
     def __init__(self, shared, pair):
-        self.found, self.pair, self.real = [], str(pair), RELAY.read_file
+        self.found, self.pair, self.real = [], pair.name, RELAY.read_file
 
     def __enter__(self):
         def read(path, *limit):
-            if path.endswith("/session.json") and not path.startswith(self.pair):
+            *_, slug, name = path.split("/")
+            if name == "session.json" and slug != self.pair:
                 self.found.append(path)
             return self.real(path, *limit)
 

@@ -66,6 +66,37 @@ def test_a_ledger_that_was_swept_away_is_named_and_comes_back(asked, loss):
     assert asked.ok("claude", "restore").out.startswith("nothing is missing")
 
 
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_number_that_was_published_is_never_given_again(asked, logged):
+    """Also where nothing but the second copy knows of it any more."""
+    asked.send("claude", "note", "# The first of its number\n")
+    for path in asked.pair.glob("002-*"):
+        path.unlink()
+    for path in [] if logged else [*asked.pair.glob(".sent/*"), *asked.pair.glob(".seen/*")]:
+        path.unlink()
+    asked.send("claude", "note", "# After it\n")
+    assert sorted(path.name[:3] for path in asked.pair.glob("*.ready")) == ["001", "003"]
+    for author, words in (("claude", ["next"]), ("codex", ["next"]), ("claude", ["status"])):
+        done = asked.ok(author, *words)
+        assert "002-claude-note: was published and is gone" in done.out
+        assert done.next == f"restore {asked.pair.name}"
+    assert "002-claude-note" in asked.run("claude", "verify").out
+    assert "002-claude-note" in asked.run("claude", "doctor").out
+    asked.ok("claude", "restore")
+    assert "# The first of its number" in asked.ok("codex", "next").out
+    assert asked.ok("claude", "verify").code == 0
+
+
+def test_a_copy_that_was_torn_is_made_again(asked):
+    """As a power loss may leave it: it is not synced."""
+    copy = copy_of(asked, asked.pair.name)
+    (copy / "001-claude-plan.ready").unlink()
+    (copy / "001-claude-plan.md").unlink()
+    (copy / "001-claude-plan.md").write_bytes(b"")
+    asked.ok("claude", "next")
+    assert files_of(copy) == files_of(asked.pair)
+
+
 @pytest.mark.parametrize("suffix", ["md", "json", "md.sha256", "ready"])
 @pytest.mark.parametrize("how", ["edited", "gone"])
 def test_one_damaged_or_missing_file_comes_back(asked, suffix, how):
@@ -309,15 +340,18 @@ def test_what_the_ledger_of_another_worktree_has_is_not_gone(stage, tmp_path):
     assert slug not in stage.ok("codex", "pairs", "list", cwd=two).out
 
 
-def test_where_the_git_directory_cannot_be_written_everything_else_works(asked):
+@pytest.mark.parametrize("below, mode", [("", 0o500), ("relay", 0)])
+def test_where_the_git_directory_cannot_be_used_everything_else_works(asked, below, mode):
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")
-    copies = asked.project / ".git"
-    copies.chmod(0o500)
+    directory = asked.project / ".git" / below
+    directory.chmod(mode)
     try:
         asked.send("codex", "note")
+        assert asked.ok("claude", "next").action == "reply"
+        asked.ok("claude", "verify")
     finally:
-        copies.chmod(0o700)
+        directory.chmod(0o700)
 
 
 def test_a_directory_that_is_no_ledger_is_refused_with_the_way_out(stage):
@@ -417,14 +451,18 @@ def test_a_log_that_was_lost_and_begun_anew_gets_back_what_it_held(asked):
     assert asked.ok("codex", "restore").out.startswith("nothing is missing")
 
 
-@pytest.mark.parametrize("change", [(b"done", b"well"), (b'"done"', b'"done and approved"')])
-def test_how_a_pair_ended_is_copied_once_and_a_change_of_it_is_named(asked, change):
+@pytest.mark.parametrize("change", [(b"done", b"well"), (b'"done"', b'"done and approved"'), ()])
+def test_how_a_pair_ended_is_copied_once_and_its_change_or_loss_is_named(asked, change):
     asked.ok("claude", "close", "--reason", "done")
     archived = asked.shared / "_archive" / asked.pair.name
     closed = archived / "CLOSED"
     before = closed.read_bytes()
-    rewritten(archived, *change)
-    assert closed.read_bytes() != before
+    if change:
+        rewritten(archived, *change)
+        assert closed.read_bytes() != before
+    else:
+        closed.unlink()
+    assert f"restore {asked.pair.name}" in asked.run("codex", "doctor").out
     done = asked.run("codex", "verify", asked.pair.name)
     assert done.code == 1 and f"restore {asked.pair.name}" in done.out
     asked.ok("codex", "restore", asked.pair.name)

@@ -194,6 +194,44 @@ def test_a_pair_that_was_forgotten_there_is_not_brought_back_by_a_push(near):
     assert not (near.there.shared / slug).exists() and (near.here.shared / slug).exists()
 
 
+def test_a_pair_that_is_in_the_archive_too_is_sent_as_it_is_active(near):
+    """As somebody may have copied it by hand."""
+    slug = near.open_pair()
+    shutil.copytree(near.here.shared / slug, near.here.shared / "_archive" / slug)
+    near.here.send("claude", "plan")
+    assert near.ledger("push") == [("sent", "001-claude-plan")]
+    assert near.there.ok("codex", "next").action == "reply"
+    assert near.ledger("push") == []
+
+
+def test_a_linked_worktree_there_is_not_taken_for_the_place_of_its_ledger(near, tmp_path):
+    near.here.ok("claude", "bootstrap", "--topic", "demo", **near.env())
+    near.here.send("claude", "plan")
+    near.there.git("worktree", "add", "-q", tmp_path / "linked")
+    main, near.far = near.far, str(tmp_path / "linked")
+    for _ in range(2):
+        done = near.sync("push", "--only", "ledger")
+        assert done.code == 1 and "there is a linked worktree" in done.out, done
+        assert not (tmp_path / "linked/.shared").exists()
+        near.there.ok("codex", "init", cwd=tmp_path / "linked")  # In the main one.
+    near.far = main
+    near.ledger("push")
+    assert near.there.ok("codex", "next", cwd=tmp_path / "linked").action == "reply"
+
+
+def test_a_worktree_of_a_bare_repository_there_has_a_ledger_of_its_own(near, tmp_path):
+    near.here.ok("claude", "bootstrap", "--topic", "demo", **near.env())
+    near.here.send("claude", "plan")
+    near.there.git("clone", "-q", "--bare", near.there.project, tmp_path / "bare")
+    near.there.git("worktree", "add", "-q", "--detach", tmp_path / "tree", cwd=tmp_path / "bare")
+    near.far = str(tmp_path / "tree")
+    done = near.sync("push", "--only", "ledger")
+    assert done.code == 1 and "run `relay init` there" in done.out, done
+    near.there.ok("codex", "init", cwd=tmp_path / "tree")
+    assert ("sent", "001-claude-plan") in near.ledger("push")
+    assert near.there.ok("codex", "next", cwd=tmp_path / "tree").action == "reply"
+
+
 def test_a_closing_that_comes_between_the_list_and_the_push_is_kept(near, monkeypatch):
     slug = near.open_pair()
     near.here.send("claude", "note")

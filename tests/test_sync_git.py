@@ -1,6 +1,8 @@
 """Git as the transport: the ledger in refs of a bare remote, pushed at once, killed, rewound, forged, and over ssh."""
 
 import errno
+import hashlib
+import itertools
 import json
 import os
 import re
@@ -64,6 +66,16 @@ def contents(folder):
         for path in folder.rglob("*")
         if path.is_file() and path.name != ".lock"
     }
+
+
+def as_new_clone(stage):
+    """Takes out all that relay has made in a clone."""
+    shutil.rmtree(stage.shared)
+    shutil.rmtree(stage.project / ".git/relay")
+
+
+def object_name(content):
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
 
 
 def both_alike(clones, *expected):
@@ -150,7 +162,7 @@ def test_a_dry_run_finds_what_was_fetched_whatever_the_project_is_called(turn, t
 
 @slow
 def test_a_dry_run_in_a_clone_without_a_ledger_creates_none(turn):
-    shutil.rmtree(turn.codex.shared)
+    as_new_clone(turn.codex)
     assert ("received", "001-claude-plan") in turn.rows("codex", "pull", "--dry-run")
     assert not turn.codex.shared.exists()
 
@@ -304,7 +316,9 @@ def test_another_artifact_under_one_name_is_named_and_neither_is_written_over(st
 
 
 @slow
-def test_a_wait_is_woken_by_what_the_other_side_pushes(turn):
+@pytest.mark.parametrize("loss", ["nothing", "the kept objects"])
+def test_a_wait_is_woken_by_what_the_other_side_pushes(turn, loss):
+    """Also after a `forget` of another pair, which removes what is kept of the remote."""
     turn.claude.ok("claude", "next")
     turn.claude.send("claude", "fix")
     child = turn.claude.spawn("claude", "next", "--wait", "60", "--sync", **turn.settings)
@@ -314,6 +328,8 @@ def test_a_wait_is_woken_by_what_the_other_side_pushes(turn):
             assert time.monotonic() < end
             turn.sync("codex", "pull")
             time.sleep(0.2)
+        if loss != "nothing":
+            shutil.rmtree(turn.claude.shared / "_relay/git")
         turn.codex.send("codex", "review", "# Second\n")
         turn.rows("codex", "push")
         out, err = child.communicate(timeout=60)
@@ -468,9 +484,26 @@ def test_a_mirror_push_from_elsewhere_loses_nothing_and_the_next_push_brings_it_
     assert turn.rows("codex", "push") == []
     assert turn.refs().keys() >= {turn.ref + "claude", turn.ref + "codex"}
     turn.rows("claude", "pull")
-    shutil.rmtree(turn.codex.shared)
+    as_new_clone(turn.codex)
     turn.rows("codex", "pull")
     assert stems(turn.pairs[1]) == ["001-claude-plan", "002-codex-review"]
+
+
+@pytest.mark.parametrize("words", [("sync", "pull"), ("next", "--sync")], ids=" ".join)
+def test_a_pair_that_is_gone_here_is_restored_before_it_is_taken_from_elsewhere(turn, words):
+    """What was not sent yet, how it ended and what the user decided are in the second copy alone."""
+    turn.claude.send("claude", "fix", "# Not sent yet\n")
+    turn.claude.git("clean", "-fdxq")
+    command = f"restore {turn.slug}"
+    done = turn.claude.run("claude", *words, **turn.settings)
+    assert "is gone here" in done.out + done.err and command in done.out, done
+    assert not (turn.claude.shared / turn.slug).exists()
+    turn.claude.ok("claude", *command.split())
+    turn.rows("claude", "pull")
+    assert "# Not sent yet" in turn.claude.ok("claude", "show", "3").out
+    assert turn.rows("claude", "push") == [("sent", "003-claude-fix")]
+    turn.rows("codex", "pull")
+    both_alike(turn, "001-claude-plan", "002-codex-review", "003-claude-fix")
 
 
 @slow
@@ -487,7 +520,7 @@ def test_a_rewound_ref_is_refused_deletes_nothing_and_is_brought_forward_by_its_
     assert [contents(pair) for pair in turn.pairs] == kept
     turn.rows("claude", "push")
     turn.rows("codex", "pull")
-    shutil.rmtree(turn.codex.shared)
+    as_new_clone(turn.codex)
     turn.rows("codex", "pull")
     assert "003-claude-fix" in stems(turn.pairs[1])
 
@@ -821,6 +854,33 @@ def test_kept_objects_that_are_gone_or_damaged_are_named_or_fetched_again(turn):
     assert turn.rows("codex", "push") == [("sent", "004-codex-note")]
 
 
+def test_what_nothing_needs_of_the_kept_objects_goes_and_the_rest_is_packed(turn):
+    turn.claude.git("init", "-q", "--bare", turn.folder / "other.git")
+    turn.claude.git("remote", "add", "other", turn.folder / "other.git")
+    turn.rows("claude", "push", RELAY_REMOTE="other")
+    store = turn.claude.shared / "_relay/git"
+    tips = (store / "packed-refs").read_text()
+    assert "refs/remotes/origin/" in tips and "refs/remotes/other/" in tips
+    needed = [*(store / "objects").glob("??/*")]
+    # Git looks into one directory to know whether there are many.
+    named = ((object_name(b"%d" % n), b"%d" % n) for n in itertools.count())
+    for name, content in itertools.islice((row for row in named if row[0][:2] == "17"), 40):
+        path = store / "objects/17" / name[2:]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(zlib.compress(b"blob %d\0%b" % (len(content), content)))
+    months_ago = time.time() - 100 * 86400
+    for path in (store / "objects").glob("??/*"):
+        os.utime(path, (months_ago, months_ago))
+    turn.claude.send("claude", "fix")
+    assert turn.rows("claude", "push") == [("sent", "003-claude-fix")]
+    assert not list((store / "objects/17").glob("*")) and not any(map(os.path.exists, needed))
+    (turn.claude.project / ".git/objects/info").mkdir(exist_ok=True)
+    (turn.claude.project / ".git/objects/info/alternates").write_text(f"{store}/objects\n")
+    for tip in re.findall("(?m)^[0-9a-f]{40}", tips):
+        turn.claude.git("cat-file", "-e", tip)
+    assert turn.rows("claude", "push", RELAY_REMOTE="other") == [("sent", "003-claude-fix")]
+
+
 @slow
 @pytest.mark.parametrize("how", ["empty", "other", "gone"])
 def test_any_kept_object_may_be_damaged_and_the_next_sync_fetches_it_again(turn, tmp_path, how):
@@ -847,6 +907,17 @@ def test_any_kept_object_may_be_damaged_and_the_next_sync_fetches_it_again(turn,
             assert done.code == 0, (name, done)
         assert "003-claude-fix" in stems(copy.codex.shared / copy.slug)
         assert "004-codex-note.md" in {row[1] for row in copy.files(turn.ref + "codex")}
+
+
+def test_a_remote_with_damaged_objects_is_not_taken_for_a_greeting_of_ssh(turn):
+    for _, _, blob in turn.files(turn.ref + "claude"):
+        path = turn.bare / "objects" / blob[:2] / blob[2:]
+        path.chmod(0o600)
+        path.write_bytes(b"junk")
+    as_new_clone(turn.codex)
+    done = turn.sync("codex", "pull")
+    assert done.code == 2 and "broke off" in done.err and "greeting" not in done.err, done
+    assert "git ls-remote origin" in done.err
 
 
 # ---------------------------------------------------------------- over ssh
