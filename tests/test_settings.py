@@ -563,6 +563,26 @@ def test_the_plugin_calls_the_same_events_and_both_together_are_said(stage, home
     assert not homes["codex"].exists()
 
 
+def test_a_hook_that_its_matcher_keeps_from_being_called_is_named_and_mended(stage, homes):
+    stage.ok(None, "hooks", "install", "--target", "claude")
+    settings = json.loads(homes["claude"].read_text())
+    (group,) = settings["hooks"]["PreToolUse"]
+    mine = {"type": "command", "command": "mine"}
+    for there in (
+        {**group, "matcher": "Read"},
+        {"matcher": "Bash", "hooks": [mine, *group["hooks"]]},
+        {"hooks": [mine, *group["hooks"]]},
+    ):
+        settings["hooks"]["PreToolUse"] = [there]
+        homes["claude"].write_text(json.dumps(settings))
+        assert "PreToolUse differs" in stage.run(None, "hooks", "doctor").out
+        stage.ok(None, "hooks", "install", "--target", "claude")
+        after = json.loads(homes["claude"].read_text())["hooks"]["PreToolUse"]
+        kept = [{**there, "hooks": [mine]}] if mine in there["hooks"] else []
+        assert after == [*kept, group]
+        assert "PreToolUse differs" not in stage.run(None, "hooks", "doctor").out
+
+
 @pytest.mark.parametrize(
     "config",
     [
