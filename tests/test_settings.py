@@ -563,6 +563,51 @@ def test_the_plugin_calls_the_same_events_and_both_together_are_said(stage, home
     assert not homes["codex"].exists()
 
 
+def test_a_hook_that_its_matcher_keeps_from_being_called_is_named_and_mended(stage, homes):
+    stage.ok(None, "hooks", "install", "--target", "claude")
+    settings = json.loads(homes["claude"].read_text())
+    (group,) = settings["hooks"]["PreToolUse"]
+    mine = {"type": "command", "command": "mine"}
+    for there in (
+        {**group, "matcher": "Read"},
+        {"matcher": "Bash", "hooks": [mine, *group["hooks"]]},
+        {"hooks": [mine, *group["hooks"]]},
+    ):
+        settings["hooks"]["PreToolUse"] = [there]
+        homes["claude"].write_text(json.dumps(settings))
+        assert "PreToolUse differs" in stage.run(None, "hooks", "doctor").out
+        stage.ok(None, "hooks", "install", "--target", "claude")
+        after = json.loads(homes["claude"].read_text())["hooks"]["PreToolUse"]
+        kept = [{**there, "hooks": [mine]}] if mine in there["hooks"] else []
+        assert after == [*kept, group]
+        assert "PreToolUse differs" not in stage.run(None, "hooks", "doctor").out
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[features]\nhooks = false\n",
+        '[ features ] # mine\n"hooks" = false # off\n',
+        "[features]\r\nhooks=false\r\n",
+    ],
+)
+def test_hooks_that_codex_has_switched_off_are_named(stage, homes, config):
+    stage.ok(None, "hooks", "install", "--target", "codex")
+    (stage.home / ".codex/config.toml").write_bytes(config.encode())
+    found = stage.run(None, "hooks", "doctor", "--target", "codex", "--json").json["findings"]
+    assert "hooks.off" in [row["id"] for row in found]
+    (stage.home / ".codex/config.toml").write_text(
+        "[features]\nhooks = true\n\n[x]\nhooks = false\n"
+    )
+    found = stage.run(None, "hooks", "doctor", "--target", "codex", "--json").json["findings"]
+    assert "hooks.off" not in [row["id"] for row in found]
+
+
+def test_outside_a_project_a_problem_is_named_once(stage, homes):
+    done = stage.run(None, "hooks", "doctor", cwd=stage.folder)
+    assert done.code == 1 and done.out.count("not inside a git repository") == 1
+
+
 BROAD = ("Bash({0}:*)", "Bash({0} *)", "Bash({0})", "Bash(python3 {0}:*)", "Bash({0}*)")
 
 

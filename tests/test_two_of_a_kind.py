@@ -182,7 +182,9 @@ def test_one_session_is_never_both_sides(stage, slug):
 
 
 @pytest.mark.parametrize(
-    "words", [("next",), ("pair", "join"), ("pair", "ensure"), ("send",)], ids=" ".join
+    "words",
+    [("next",), ("pair", "join"), ("pair", "ensure"), ("send",), ("run",), ("close",)],
+    ids=" ".join,
 )
 def test_who_was_claude_2_in_a_pair_is_not_claude_there_either(stage, slug, words):
     ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
@@ -191,7 +193,9 @@ def test_who_was_claude_2_in_a_pair_is_not_claude_there_either(stage, slug, word
         ok(stage, session, "pair", "leave")
     body = stage.file("# R\n\n## Next\ngo\n")
     more = {"join": [slug], "send": ["--kind", "review", "--file", body, "--pair-id", slug]}
-    done = refused(stage, TWO, *words, *more.get(words[-1], ()))
+    more |= {"run": ["--pair-id", slug, "true"], "close": ["--pair-id", slug, "--reason", "x"]}
+    done = run(stage, TWO, *words, *more.get(words[-1], ()))
+    assert done.code == (125 if words == ("run",) else 2)
     assert f"pair join {slug} --as claude-2" in done.err
     ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
     assert ok(stage, TWO, "next").action == "wait"
