@@ -227,6 +227,16 @@ def test_a_remote_is_the_name_of_a_remote(clones, name):
     assert not clones.claude.shared.exists()
 
 
+def test_a_branch_in_the_way_of_the_refs_has_a_hint_that_works(clones):
+    clones.claude.git("push", "-q", "origin", "HEAD:refs/heads/relay")
+    clones.claude.ok("claude", "bootstrap", "--topic", "demo")
+    clones.claude.send("claude", "plan")
+    done = clones.sync("claude", "push", RELAY_REFS="refs/heads/relay")
+    assert done.code == 2 and "refuses the ref refs/heads/relay/" in done.err, done
+    refs = done.err.rstrip().rpartition("export RELAY_REFS=")[2]
+    assert ("sent", "001-claude-plan") in clones.rows("claude", "push", RELAY_REFS=refs)
+
+
 @slow
 def test_refs_may_be_kept_below_branches_where_a_host_takes_no_others(turn):
     hook = turn.bare / "hooks/update"

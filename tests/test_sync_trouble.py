@@ -316,7 +316,7 @@ def test_a_full_disk_there_is_named_and_what_is_there_stays_whole(tmp_path, sshd
     for n in range(4):
         machines.here.send("claude", "note", f"# {n}\n" + "x" * 300_000 + "\n")
     done = machines.sync("push", "--only", "ledger")
-    assert done.code == 2 and "hint: " in done.err and "No space left" in done.err, done
+    assert done.code == 2 and "hint: make room" in done.err and "No space left" in done.err, done
     assert len(list((machines.there.shared / slug).glob("*.ready"))) < 4
     assert machines.there.ok("codex", "next").action != "damaged"
     subprocess.run(["mount", "-o", "remount,size=8m", tmp_path / "two/small"], check=True)
