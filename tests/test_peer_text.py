@@ -434,7 +434,11 @@ def test_the_status_line_and_the_nudge_say_nothing_that_the_peer_wrote(stage, re
     assert CANARY not in stage.run("claude", "statusline", "--json").json["text"]
     started = []
     monkeypatch.setattr(relay, "start_detached", lambda argv, environ: started.append(argv))
-    monkeypatch.setattr(relay, "program_path", lambda ctx, name: "/bin/codex")
+    codex = stage.folder / "bin/codex"
+    codex.parent.mkdir()
+    codex.write_text("")
+    codex.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{codex.parent}:{os.environ['PATH']}")
     monkeypatch.setattr(relay.Ledger, "nudge_switch", str(stage.project))
     session = "0198c0de-0000-7000-8000-00000000abcd"
     bound = {"schema_version": 1, "author": "codex", "agent_session_id": session, "host": None}
