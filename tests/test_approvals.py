@@ -1646,6 +1646,18 @@ def test_a_run_that_failed_counts_before_any_artifact_carries_it(stage, asked):
     assert "exited with 1" in stage.refused("claude", "export", "--statement").err
 
 
+def test_a_clock_that_is_ahead_hides_no_failure(stage, asked):
+    ran(stage, "sh", "-c", "! test -e ../mended", author="claude")
+    (file,) = asked.glob(".evidence/claude-*.json")
+    file.write_text(file.read_text().replace('"started": "2', '"started": "3'))
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    ran(stage, "true")
+    (stage.project.parent / "mended").touch()
+    ran(stage, "sh", "-c", "! test -e ../mended", code=1)
+    refused_for(approve(stage), "by codex exited with 1")
+
+
 def test_what_was_approved_despite_one_failure_is_not_despite_another(stage, asked):
     ran(stage, "false", code=1)
     assert approve(stage, "--despite-failed", "no network here").code == 0
