@@ -800,6 +800,14 @@ def test_an_outcome_that_only_looks_like_an_approval_is_refused(stage, asked, ou
     assert done.code == 2 and "relay close --outcome approve" in done.err
 
 
+def test_a_close_records_as_accepted_only_what_had_changed(stage, asked):
+    approved(stage)
+    write(stage, "app.py", "three\n")
+    moved = [word for name in ("app.py", "keep.py") for word in ("--accept-moved", name)]
+    done = close(stage, "--json", *moved)
+    assert done.code == 0 and done.json["accepted_moved"] == ["app.py"], done
+
+
 def test_a_close_that_is_no_approval_says_so_everywhere(stage, asked):
     reviewed(stage, "blocker app.py:1 Wrong")
     assert "not an approval" in close(stage, "--no-archive", outcome="shipped").err
