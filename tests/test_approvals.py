@@ -415,10 +415,19 @@ def test_a_run_in_a_copy_counts_where_the_base_is_a_branch_that_moved(stage):
 
 
 def test_a_link_that_is_no_directory_of_the_project_is_refused(stage, asked):
-    for name in ("../home", "/etc", "app.py", "none", ".git", ".git/refs", ".shared", "."):
+    links = {"a": ".git", "b": ".git/refs", "c": ".shared", "d": ".", "e": "..", "f": "a/refs"}
+    for name, target in links.items():
+        (stage.project / name).symlink_to(target)
+    names = ("../home", "/etc", "app.py", "none", ".git", ".git/refs", ".shared", ".", *links)
+    for name in names:
         done = stage.run("codex", "run", "--copy", "--link", name, "--", "touch", "ran")
         assert done.code in (2, 125) and "nothing was run" in done.err, name
     assert not (stage.project / "ran").exists()
+    outside = stage.folder / "deps"
+    outside.mkdir()
+    (stage.project / "deps").symlink_to(outside)
+    write(stage, ".git/info/exclude", "deps\n")
+    stage.ok("codex", "run", "--copy", "--link", "deps", "--", "test", "-d", "deps/.")
 
 
 # ---- the tree
@@ -1682,6 +1691,7 @@ def test_what_was_approved_despite_one_failure_is_not_despite_another(stage, ask
 
 
 def test_the_one_who_asks_for_changes_does_not_close_as_approved(stage, asked):
+    write(stage, "app.py", "codex was here\n")
     stage.send("codex", "fix", "# Mine\n")
     stage.ok("claude", "next")
     approve_as(stage, "claude")
@@ -1725,6 +1735,10 @@ def test_hostile_approval_of_ones_own_work_in_answer_to_what_hands_nothing_over(
     stage.send("codex", kind, "# Hm\n")
     stage.ok("claude", "next")
     refused_for(approve_as(stage, "claude"), "002 hands nothing over")
+    write(stage, "what-a-test-left.log", "x\n")
+    stage.send("codex", kind, "# Still\n")
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude"), "003 hands nothing over")
     write(stage, "app.py", "codex was here\n")
     stage.send("codex", "note", "# I did it\n")
     stage.ok("claude", "next")
@@ -1751,8 +1765,14 @@ def test_hostile_approval_of_ones_own_work_over_the_reviewers_changes(stage, ask
     words = ("send", "--kind", "review", "--verdict", "approve", "--next", "ship it", "--file")
     done = stage.run("claude", *words, stage.file("# Fine\n"), "--reply-to", 2 + after)
     refused_for(done, "codex asks for changes in 002")
-    stage.send("codex", "plan", "# Mine, then\n")
+    stage.send("codex", "plan", "# What comes next\n")
     stage.ok("claude", "next")
+    done = stage.run("claude", *words, stage.file("# Fine, then\n"))
+    refused_for(done, f"{3 + after:03} hands nothing over")
+    write(stage, "test_app.py", "codex was here\n")
+    stage.send("codex", "fix", "# Mine, then\n")
+    stage.ok("claude", "next")
+    ran(stage, "true", author="claude")
     assert stage.run("claude", *words, stage.file("# Yours is fine\n")).code == 0
 
 
@@ -1846,3 +1866,40 @@ def test_hints_name_the_pair_that_was_named(stage, asked):
     stage.ok("codex", "run", *way.partition("relay run ")[2].split()[:-1], "true")
     assert approve(stage, *named).code == 0
     assert "run --pair-id" not in stage.ok("codex", "next").out
+
+
+def test_a_run_counts_beside_the_text_that_is_sent_then_and_later(stage, asked):
+    """The text is in the project, and no part of what it approves."""
+    write(stage, "review.md", "# Fine\n\n## Next\nclose it\n")
+    ran(stage, "true")
+    words = ("send", "--kind", "review", "--verdict", "approve", "--file", "review.md")
+    stage.ok("codex", *words)
+    assert "review.md" not in sidecar(asked, 2)["changeset"]["files"]
+    stage.ok("claude", "next")
+    log = stage.ok("claude", "log").out
+    assert "NOT SUPPORTED" not in log and "does not count" not in log
+    stage.ok("claude", "export", "--statement")
+    assert close(stage).code == 0
+
+
+@pytest.mark.parametrize("outcome", ["abandoned", ""])
+def test_an_approval_whose_pair_was_closed_as_something_else_has_no_statement(
+    stage, asked, outcome
+):
+    assert approve(stage, *NOT_RUN).code == 0
+    stage.ok("claude", "next")
+    stage.ok("claude", "export", "--statement")
+    stage.ok("claude", "close", "--reason", "dropped", *(("--outcome", outcome) if outcome else ()))
+    done = stage.refused("claude", "export", "--statement", "--pair-id", asked.name)
+    assert "no approval is on record" in done.err
+
+
+def test_a_base_branch_that_is_gone_is_named(stage):
+    stage.git("checkout", "-q", "-b", "work")
+    stage.ok("claude", "bootstrap", "--topic", "t", "--base", "main")
+    stage.ok("codex", "next")
+    write(stage, "app.py", "x\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.git("branch", "-q", "-D", "main")
+    refused_for(approve(stage, *NOT_RUN), "Not a valid object name refs/heads/main")
