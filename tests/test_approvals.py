@@ -337,7 +337,7 @@ def test_a_reproduction_is_to_fail(stage, asked):
 
 def test_a_reproduction_alone_proves_nothing(stage, asked):
     stage.run("codex", "run", "--expect-fail", "--", "false")
-    refused_for(approve(stage), "nothing that you ran on this change set exited with 0")
+    refused_for(approve(stage), "nothing that codex ran on this change set exited with 0")
 
 
 def test_a_run_that_was_to_fail_does_not_hide_one_that_failed(stage, asked):
