@@ -1565,12 +1565,18 @@ def test_hostile_correction_of_the_request_after_its_approval(stage, asked):
     assert close(stage).code == 0
 
 
+def drafted(stage, author, kind, *flags, text="# Fine\n"):
+    """The path of a draft that only has to be published."""
+    draft = stage.ok(author, "claim", "--kind", kind, *flags).out.strip()
+    words = ("--body-file", stage.file(text, "draft.md"), "--prompt-for-next-file")
+    stage.ok(author, "draft", "set", draft, *words, stage.file("go on\n", "ask.md"))
+    return draft
+
+
 def late(stage, author, kind, text, *flags, before=lambda: None, verdict=()):
     """Publishes under a number that was taken before what `before` does."""
-    draft = stage.ok(author, "claim", "--kind", kind, *flags).out.strip()
+    draft = drafted(stage, author, kind, *flags, text=text)
     before()
-    words = ("--body-file", stage.file(text, "late.md"), "--prompt-for-next-file")
-    stage.ok(author, "draft", "set", draft, *words, stage.file("go on\n", "ask.md"))
     stage.ok(author, "publish", draft, *verdict)
 
 
@@ -1624,9 +1630,7 @@ def test_hostile_continue_from_before_the_question(stage, asked):
 
 
 def test_hostile_approval_published_past_a_question_to_the_user(stage, asked):
-    draft = stage.ok("codex", "claim", "--kind", "review", "--in-reply-to", "1").out.strip()
-    words = ("--body-file", stage.file("# Fine\n", "b.md"), "--prompt-for-next-file")
-    stage.ok("codex", "draft", "set", draft, *words, stage.file("ship it\n", "p.md"))
+    draft = drafted(stage, "codex", "review", "--in-reply-to", "1")
     stage.send("claude", "correction", "# Hm\n", "@user: may I drop it?", "--corrects", "1")
     stage.ok("codex", "show", "3")
     done = stage.run("codex", "publish", draft, "--verdict", "approve", *NOT_RUN)
@@ -1801,14 +1805,7 @@ def test_hostile_first_commit_before_the_request(tmp_path):
 def test_an_approval_does_not_give_up_what_it_approves(stage, asked, status):
     done = approve(stage, *NOT_RUN, "--status", status)
     assert done.code == 2 and f"--status {status}" in done.err and not [*asked.glob("002*")]
-    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
-    words = (
-        "--body-file",
-        stage.file("# Fine\n"),
-        "--prompt-for-next-file",
-        stage.file("go\n", "p"),
-    )
-    stage.ok("codex", "draft", "set", draft, *words)
+    draft = drafted(stage, "codex", "review")
     publishing = ("publish", draft, "--verdict", "approve", *NOT_RUN, "--status")
     assert f"--status {status}" in stage.refused("codex", *publishing, status).err
     stage.ok("codex", *publishing, "closed")
@@ -1829,14 +1826,7 @@ def test_what_was_given_up_after_its_approval_is_not_approved(stage, asked, stat
 
 
 def test_no_verdict_is_forced_into_a_pair_that_has_ended(stage, asked):
-    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
-    words = (
-        "--body-file",
-        stage.file("# Fine\n"),
-        "--prompt-for-next-file",
-        stage.file("go\n", "p"),
-    )
-    stage.ok("codex", "draft", "set", draft, *words)
+    draft = drafted(stage, "codex", "review")
     assert close(stage, outcome="abandoned").code == 0
     forced = ("publish", draft, "--force", "--force-reason", "late", "--status", "closed")
     assert "--verdict" in stage.refused("codex", *forced, "--verdict", "approve", *NOT_RUN).err
@@ -1866,6 +1856,12 @@ def test_hints_name_the_pair_that_was_named(stage, asked):
     stage.ok("codex", "run", *way.partition("relay run ")[2].split()[:-1], "true")
     assert approve(stage, *named).code == 0
     assert "run --pair-id" not in stage.ok("codex", "next").out
+    stage.ok("claude", "bootstrap", "--topic", "mine", "--force")
+    file = asked / "001-claude-fix.md"
+    file.chmod(0o600)
+    file.write_text("")
+    out = stage.ok("claude", "next", *named).out
+    assert re.search(rf"your user agrees: .*relay continue --pair-id {asked.name}\n", out)
 
 
 def test_a_run_counts_beside_the_text_that_is_sent_then_and_later(stage, asked):
