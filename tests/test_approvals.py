@@ -394,6 +394,16 @@ def test_a_run_in_a_copy_leaves_the_tree_alone_and_counts(stage, asked):
     assert "in a copy" in stage.ok("claude", "next").out
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_copy_goes_with_what_the_command_made_read_only(stage, asked):
+    """As a module cache is."""
+    scratch = stage.folder / "scratch"
+    scratch.mkdir()
+    made = "mkdir -p deep/er; touch deep/er/file; chmod 500 deep/er deep"
+    stage.ok("codex", "run", "--copy", "--", "sh", "-c", made, TMPDIR=str(scratch))
+    assert not [*scratch.iterdir()]
+
+
 def test_a_run_in_a_copy_has_the_files_that_are_too_large_to_hash(stage, asked, real_git):
     with write(stage, "new/big.bin", "x").open("r+b") as file:
         file.truncate(51 * 1024 * 1024)
