@@ -1900,6 +1900,18 @@ def test_an_approval_whose_pair_was_closed_as_something_else_has_no_statement(
     assert "no approval is on record" in done.err
 
 
+def test_next_says_that_a_plan_beside_ones_own_work_hands_nothing_over(stage, asked):
+    stage.send("codex", "plan", "# What comes next\n")
+    shown = stage.ok("claude", "next")
+    assert shown.action == "reply" and "002 hands nothing over" in shown.out
+    assert "published since" not in shown.out, "it is delivered now"
+    refused_for(approve_as(stage, "claude"), "002 hands nothing over")
+    write(stage, "new.py", "codex was here\n")
+    stage.send("codex", "plan", "# With an example\n")
+    assert "hands nothing over" not in stage.ok("claude", "next").out
+    assert approve_as(stage, "claude").code == 0
+
+
 def test_a_base_branch_that_is_gone_is_named(stage):
     stage.git("checkout", "-q", "-b", "work")
     stage.ok("claude", "bootstrap", "--topic", "t", "--base", "main")
