@@ -337,7 +337,7 @@ def test_a_reproduction_is_to_fail(stage, asked):
 
 def test_a_reproduction_alone_proves_nothing(stage, asked):
     stage.run("codex", "run", "--expect-fail", "--", "false")
-    refused_for(approve(stage), "nothing that you ran on this change set exited with 0")
+    refused_for(approve(stage), "nothing that codex ran on this change set exited with 0")
 
 
 def test_a_run_that_was_to_fail_does_not_hide_one_that_failed(stage, asked):
@@ -394,6 +394,16 @@ def test_a_run_in_a_copy_leaves_the_tree_alone_and_counts(stage, asked):
     assert "in a copy" in stage.ok("claude", "next").out
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_copy_goes_with_what_the_command_made_read_only(stage, asked):
+    """As a module cache is."""
+    scratch = stage.folder / "scratch"
+    scratch.mkdir()
+    made = "mkdir -p deep/er; touch deep/er/file; chmod 500 deep/er deep"
+    stage.ok("codex", "run", "--copy", "--", "sh", "-c", made, TMPDIR=str(scratch))
+    assert not [*scratch.iterdir()]
+
+
 def test_a_run_in_a_copy_has_the_files_that_are_too_large_to_hash(stage, asked, real_git):
     with write(stage, "new/big.bin", "x").open("r+b") as file:
         file.truncate(51 * 1024 * 1024)
@@ -415,10 +425,19 @@ def test_a_run_in_a_copy_counts_where_the_base_is_a_branch_that_moved(stage):
 
 
 def test_a_link_that_is_no_directory_of_the_project_is_refused(stage, asked):
-    for name in ("../home", "/etc", "app.py", "none", ".git", ".git/refs", ".shared", "."):
+    links = {"a": ".git", "b": ".git/refs", "c": ".shared", "d": ".", "e": "..", "f": "a/refs"}
+    for name, target in links.items():
+        (stage.project / name).symlink_to(target)
+    names = ("../home", "/etc", "app.py", "none", ".git", ".git/refs", ".shared", ".", *links)
+    for name in names:
         done = stage.run("codex", "run", "--copy", "--link", name, "--", "touch", "ran")
         assert done.code in (2, 125) and "nothing was run" in done.err, name
     assert not (stage.project / "ran").exists()
+    outside = stage.folder / "deps"
+    outside.mkdir()
+    (stage.project / "deps").symlink_to(outside)
+    write(stage, ".git/info/exclude", "deps\n")
+    stage.ok("codex", "run", "--copy", "--link", "deps", "--", "test", "-d", "deps/.")
 
 
 # ---- the tree
@@ -1556,12 +1575,18 @@ def test_hostile_correction_of_the_request_after_its_approval(stage, asked):
     assert close(stage).code == 0
 
 
+def drafted(stage, author, kind, *flags, text="# Fine\n"):
+    """The path of a draft that only has to be published."""
+    draft = stage.ok(author, "claim", "--kind", kind, *flags).out.strip()
+    words = ("--body-file", stage.file(text, "draft.md"), "--prompt-for-next-file")
+    stage.ok(author, "draft", "set", draft, *words, stage.file("go on\n", "ask.md"))
+    return draft
+
+
 def late(stage, author, kind, text, *flags, before=lambda: None, verdict=()):
     """Publishes under a number that was taken before what `before` does."""
-    draft = stage.ok(author, "claim", "--kind", kind, *flags).out.strip()
+    draft = drafted(stage, author, kind, *flags, text=text)
     before()
-    words = ("--body-file", stage.file(text, "late.md"), "--prompt-for-next-file")
-    stage.ok(author, "draft", "set", draft, *words, stage.file("go on\n", "ask.md"))
     stage.ok(author, "publish", draft, *verdict)
 
 
@@ -1615,9 +1640,7 @@ def test_hostile_continue_from_before_the_question(stage, asked):
 
 
 def test_hostile_approval_published_past_a_question_to_the_user(stage, asked):
-    draft = stage.ok("codex", "claim", "--kind", "review", "--in-reply-to", "1").out.strip()
-    words = ("--body-file", stage.file("# Fine\n", "b.md"), "--prompt-for-next-file")
-    stage.ok("codex", "draft", "set", draft, *words, stage.file("ship it\n", "p.md"))
+    draft = drafted(stage, "codex", "review", "--in-reply-to", "1")
     stage.send("claude", "correction", "# Hm\n", "@user: may I drop it?", "--corrects", "1")
     stage.ok("codex", "show", "3")
     done = stage.run("codex", "publish", draft, "--verdict", "approve", *NOT_RUN)
@@ -1682,6 +1705,7 @@ def test_what_was_approved_despite_one_failure_is_not_despite_another(stage, ask
 
 
 def test_the_one_who_asks_for_changes_does_not_close_as_approved(stage, asked):
+    write(stage, "app.py", "codex was here\n")
     stage.send("codex", "fix", "# Mine\n")
     stage.ok("claude", "next")
     approve_as(stage, "claude")
@@ -1725,6 +1749,10 @@ def test_hostile_approval_of_ones_own_work_in_answer_to_what_hands_nothing_over(
     stage.send("codex", kind, "# Hm\n")
     stage.ok("claude", "next")
     refused_for(approve_as(stage, "claude"), "002 hands nothing over")
+    write(stage, "what-a-test-left.log", "x\n")
+    stage.send("codex", kind, "# Still\n")
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude"), "003 hands nothing over")
     write(stage, "app.py", "codex was here\n")
     stage.send("codex", "note", "# I did it\n")
     stage.ok("claude", "next")
@@ -1751,8 +1779,14 @@ def test_hostile_approval_of_ones_own_work_over_the_reviewers_changes(stage, ask
     words = ("send", "--kind", "review", "--verdict", "approve", "--next", "ship it", "--file")
     done = stage.run("claude", *words, stage.file("# Fine\n"), "--reply-to", 2 + after)
     refused_for(done, "codex asks for changes in 002")
-    stage.send("codex", "plan", "# Mine, then\n")
+    stage.send("codex", "plan", "# What comes next\n")
     stage.ok("claude", "next")
+    done = stage.run("claude", *words, stage.file("# Fine, then\n"))
+    refused_for(done, f"{3 + after:03} hands nothing over")
+    write(stage, "test_app.py", "codex was here\n")
+    stage.send("codex", "fix", "# Mine, then\n")
+    stage.ok("claude", "next")
+    ran(stage, "true", author="claude")
     assert stage.run("claude", *words, stage.file("# Yours is fine\n")).code == 0
 
 
@@ -1781,14 +1815,7 @@ def test_hostile_first_commit_before_the_request(tmp_path):
 def test_an_approval_does_not_give_up_what_it_approves(stage, asked, status):
     done = approve(stage, *NOT_RUN, "--status", status)
     assert done.code == 2 and f"--status {status}" in done.err and not [*asked.glob("002*")]
-    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
-    words = (
-        "--body-file",
-        stage.file("# Fine\n"),
-        "--prompt-for-next-file",
-        stage.file("go\n", "p"),
-    )
-    stage.ok("codex", "draft", "set", draft, *words)
+    draft = drafted(stage, "codex", "review")
     publishing = ("publish", draft, "--verdict", "approve", *NOT_RUN, "--status")
     assert f"--status {status}" in stage.refused("codex", *publishing, status).err
     stage.ok("codex", *publishing, "closed")
@@ -1809,14 +1836,7 @@ def test_what_was_given_up_after_its_approval_is_not_approved(stage, asked, stat
 
 
 def test_no_verdict_is_forced_into_a_pair_that_has_ended(stage, asked):
-    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
-    words = (
-        "--body-file",
-        stage.file("# Fine\n"),
-        "--prompt-for-next-file",
-        stage.file("go\n", "p"),
-    )
-    stage.ok("codex", "draft", "set", draft, *words)
+    draft = drafted(stage, "codex", "review")
     assert close(stage, outcome="abandoned").code == 0
     forced = ("publish", draft, "--force", "--force-reason", "late", "--status", "closed")
     assert "--verdict" in stage.refused("codex", *forced, "--verdict", "approve", *NOT_RUN).err
@@ -1846,3 +1866,58 @@ def test_hints_name_the_pair_that_was_named(stage, asked):
     stage.ok("codex", "run", *way.partition("relay run ")[2].split()[:-1], "true")
     assert approve(stage, *named).code == 0
     assert "run --pair-id" not in stage.ok("codex", "next").out
+    stage.ok("claude", "bootstrap", "--topic", "mine", "--force")
+    file = asked / "001-claude-fix.md"
+    file.chmod(0o600)
+    file.write_text("")
+    out = stage.ok("claude", "next", *named).out
+    assert re.search(rf"your user agrees: .*relay continue --pair-id {asked.name}\n", out)
+
+
+def test_a_run_counts_beside_the_text_that_is_sent_then_and_later(stage, asked):
+    """The text is in the project, and no part of what it approves."""
+    write(stage, "review.md", "# Fine\n\n## Next\nclose it\n")
+    ran(stage, "true")
+    words = ("send", "--kind", "review", "--verdict", "approve", "--file", "review.md")
+    stage.ok("codex", *words)
+    assert "review.md" not in sidecar(asked, 2)["changeset"]["files"]
+    stage.ok("claude", "next")
+    log = stage.ok("claude", "log").out
+    assert "NOT SUPPORTED" not in log and "does not count" not in log
+    stage.ok("claude", "export", "--statement")
+    assert close(stage).code == 0
+
+
+@pytest.mark.parametrize("outcome", ["abandoned", ""])
+def test_an_approval_whose_pair_was_closed_as_something_else_has_no_statement(
+    stage, asked, outcome
+):
+    assert approve(stage, *NOT_RUN).code == 0
+    stage.ok("claude", "next")
+    stage.ok("claude", "export", "--statement")
+    stage.ok("claude", "close", "--reason", "dropped", *(("--outcome", outcome) if outcome else ()))
+    done = stage.refused("claude", "export", "--statement", "--pair-id", asked.name)
+    assert "no approval is on record" in done.err
+
+
+def test_next_says_that_a_plan_beside_ones_own_work_hands_nothing_over(stage, asked):
+    stage.send("codex", "plan", "# What comes next\n")
+    shown = stage.ok("claude", "next")
+    assert shown.action == "reply" and "002 hands nothing over" in shown.out
+    assert "published since" not in shown.out, "it is delivered now"
+    refused_for(approve_as(stage, "claude"), "002 hands nothing over")
+    write(stage, "new.py", "codex was here\n")
+    stage.send("codex", "plan", "# With an example\n")
+    assert "hands nothing over" not in stage.ok("claude", "next").out
+    assert approve_as(stage, "claude").code == 0
+
+
+def test_a_base_branch_that_is_gone_is_named(stage):
+    stage.git("checkout", "-q", "-b", "work")
+    stage.ok("claude", "bootstrap", "--topic", "t", "--base", "main")
+    stage.ok("codex", "next")
+    write(stage, "app.py", "x\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.git("branch", "-q", "-D", "main")
+    refused_for(approve(stage, *NOT_RUN), "Not a valid object name refs/heads/main")

@@ -593,7 +593,7 @@ def test_git_variables_of_the_environment_do_not_point_elsewhere(approved):
         close_refused(approved, "app.py", **more)
 
 
-@pytest.mark.parametrize("entry", ["{}/bin", "{}/linked", "bin", ""])
+@pytest.mark.parametrize("entry", ["{}", "{}/bin", "{}/linked", "bin", ""])
 def test_a_git_that_the_project_brings_is_not_asked(approved, entry):
     """It could say that nothing was edited."""
     asked = approved.folder / "asked"
@@ -1177,6 +1177,12 @@ def test_where_git_is_not_installed_all_goes_on_and_nothing_can_be_approved(stag
     here = {"PATH": str(tools)}
     stage.open_pair()
     assert "git is not installed" in whole_round(stage, **here)
+
+
+@pytest.mark.skipif(not shutil.which("git", path=os.defpath), reason="git is elsewhere")
+def test_without_a_path_git_is_where_the_system_looks_for_programs(stage):
+    stage.open_pair()
+    assert stage.ok("claude", "doctor", PATH=None).out.count("git: a change set") == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")

@@ -126,8 +126,13 @@ def test_bootstrap_waits_until_last_words_are_read(stage, ended):
 
 
 def test_who_closes_over_unread_words_is_told(stage, reviewed):
-    done = stage.ok("claude", "close", "--reason", "done")
-    assert "002-codex-review unread" in done.err
+    named = ("--pair-id", stage.ok("claude", "pair", "show", "--json").json["pair"])
+    stage.ok("claude", "bootstrap", "--topic", "another", "--force")
+    for number in (1, 2):
+        stage.send("claude", "note", f"# {number} of the other pair\n")
+    done = stage.ok("claude", "close", "--reason", "done", *named)
+    (command,) = re.findall("002-codex-review unread: .*relay (show .*)", done.err)
+    assert LAST in stage.ok("claude", *command.split()).out, "typed as printed"
 
 
 def test_a_pair_archived_while_active_is_over(stage):

@@ -371,7 +371,8 @@ def test_dry_run_says_what_would_be_added_and_changes_nothing(stage, homes, rela
         f"{relays['claude']} hook claude Stop || true" in done.out
         and "would be changed" in done.out
     )
-    stage.ok(None, "hooks", "uninstall", "--dry-run")
+    rows = stage.ok(None, "hooks", "uninstall", "--dry-run", "--json").json["rows"]
+    assert not [row for row in rows if "add" in row], "nothing would be added"
     assert stage.snapshot(stage.home) == before and not stage.shared.exists()
 
 

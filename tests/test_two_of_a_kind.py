@@ -220,6 +220,19 @@ def test_an_agent_inside_another_hosts_agent_may_review_it(stage):
     assert ok(stage, outer | ONE, "next").action == "reply"
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_one_session_of_another_agent_is_not_both_sides_either(stage, sent):
+    first, second = ({"RELAY_AUTHOR": name, "RELAY_AGENT_SESSION_ID": "1"} for name in ("a", "b"))
+    slug = ok(stage, first, "bootstrap", "--topic", "t", "--peer", "b").out.split()[0]
+    if sent:
+        send(stage, first, "plan", "# P\n")
+        ok(stage, first, "pair", "leave")
+    for words in (("next",), ("pair", "join", slug)):
+        assert "export RELAY_AUTHOR=a" in refused(stage, second, *words).err
+    assert run(stage, second, "run", "--pair-id", slug, "--", "true").code == 125
+    ok(stage, second, "next", RELAY_AGENT_SESSION_ID="2")
+
+
 def test_two_sessions_of_one_minute_are_two(stage):
     """The ids of Codex begin with the time."""
     first, second = ({"CODEX_THREAD_ID": f"0199e1c2-{n}c41-7a52-8f0b-2b6d1c9f5e7a"} for n in "89")
