@@ -284,3 +284,13 @@ def test_the_help_of_every_command_fits_80_columns(stage, relay):
     for command in relay.COMMANDS:
         printed = stage.run(None, "help", *command.words.split(), COLUMNS="80").out
         assert [line for line in printed.split("\n") if len(line) > 80] == [], command.words
+
+
+def test_a_hint_can_name_the_pair_in_each_command_that_takes_one(relay):
+    """But the status line, which no hint advises."""
+    ctx = relay.Context("relay", umask=0o22)
+    ctx.named_pair = "demo"
+    for command in relay.COMMANDS:
+        takes_pair = relay.PAIR in command.arguments and command.run is not relay.statusline
+        typed = ctx.typed(f"cd /x && relay {command.words} X")
+        assert typed.endswith(" --pair-id demo X") == takes_pair, typed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import time
@@ -493,6 +494,18 @@ def test_a_torn_or_forged_log_of_what_was_seen_does_no_harm(stage, text):
     assert told.action == "reply"
     stage.send("codex", "review", "# R\n", "go", "--reply-to", "1")
     assert stage.ok("codex", "next").action == "wait"
+
+
+def test_a_log_that_cannot_be_read_hides_no_pair(stage):
+    pair = plan_sent(stage)
+    stage.ok("claude", "bootstrap", "--topic", "other", "--force")
+    (log,) = pair.glob(".sent/*")
+    log.unlink()
+    log.mkdir()
+    rows = stage.ok("codex", "pairs", "list", "--json").json["pairs"]
+    assert {row["session_id"]: row["next_seq"] for row in rows}[pair.name] is None
+    assert re.search(rf"{pair.name} +active .*relay doctor", stage.ok("codex", "pairs", "list").out)
+    assert "cannot be read" in stage.ok("codex", "status", pair.name).out
 
 
 def test_a_name_with_a_kind_or_number_that_does_not_exist_is_no_artifact(stage):
