@@ -1536,12 +1536,52 @@ def test_a_close_after_the_work_was_merged_into_the_branch_that_the_base_follows
         assert close(stage).code == 0
 
 
-def test_a_run_counts_where_the_text_to_send_lies_in_the_project(stage, asked):
-    file = write(stage, "review.md", "# Fine\n")
+@pytest.mark.parametrize("evil", [False, True])
+def test_a_review_after_the_work_was_merged_into_the_branch_that_the_base_follows(stage, evil):
+    pair = based(stage, "main")
+    write(stage, "app.py", "two\n")
+    commit(stage, "work")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
     ran(stage, "true")
-    words = ("send", "--kind", "review", "--verdict", "approve", "--next", "ship it", "--file")
-    stage.ok("codex", *words, file)
-    assert "review.md" not in sidecar(asked, 2)["changeset"]["files"]
+    if evil:
+        write(stage, "keep.py", "evil\n")
+        commit(stage, "evil")
+    stage.git("checkout", "-q", "main")
+    stage.git("merge", "-q", "--ff-only", "work")
+    if evil:
+        why, way = refused_for(approve(stage), "changed since 001: keep.py (or")
+        assert "app.py" not in why
+        return
+    assert "unchanged since 001" in stage.ok("codex", "next").out
+    assert approve(stage).code == 0
+    stage.ok("claude", "next")
+    body = stage.ok("claude", "export", "--github").json["body"]
+    assert "is not what was approved" not in body
+    assert stage.ok("claude", "verify", pair.name).code == 0
+    statement = stage.ok("claude", "export", "--statement").json["predicate"]
+    assert [row["path"] for row in statement["files"]] == ["app.py"]
+    assert close(stage).code == 0
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_what_upstream_changed_is_not_counted_where_nothing_is_committed_yet(stage, edited):
+    based(stage, "main")
+    write(stage, "app.py", "two\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    ran(stage, "true")
+    write(stage, "app.py", "one\n")
+    write(stage, "keep.py", "upstream\n")
+    commit(stage, "upstream")
+    stage.git("branch", "-f", "main", "work")
+    write(stage, "app.py", "three\n" if edited else "two\n")
+    if edited:
+        why, _ = refused_for(approve(stage), "changed since 001: app.py (or")
+        assert "keep.py" not in why
+    else:
+        assert approve(stage).code == 0
+        assert close(stage).code == 0
 
 
 # ---- what was said since
