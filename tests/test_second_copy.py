@@ -97,6 +97,30 @@ def test_a_copy_that_was_torn_is_made_again(asked):
     assert files_of(copy) == files_of(asked.pair)
 
 
+@pytest.mark.parametrize("name", ["001-claude-plan.md", "001-claude-plan.json", "CLOSED", "all"])
+def test_what_is_torn_or_missing_in_the_copy_is_named_and_copied_again(asked, name):
+    """Also of a pair in the archive, as after a power loss or in a new clone; what is sound in the
+    ledger stays as it is."""
+    slug, copy = asked.pair.name, copy_of(asked, asked.pair.name)
+    asked.ok("claude", "close", "--reason", "done")
+    archived = asked.shared / "_archive" / slug
+    before, closed = files_of(archived), (archived / "CLOSED").read_bytes()
+    if name == "all":
+        shutil.rmtree(copy)
+    else:
+        (copy / name).chmod(0o600)
+        (copy / name).write_bytes(b"")
+    assert asked.run("claude", "restore").code == 0
+    assert files_of(archived) == before and (archived / "CLOSED").read_bytes() == closed
+    (row,) = [r for r in asked.run("claude", "doctor", "--json").json["infos"] if slug in r["why"]]
+    assert row["id"] == "pair.uncopied" and (name.partition(".")[0] in row["why"] or name == "all")
+    assert "all well" in asked.ok(None, *row["remedy"].split()[1:]).out
+    assert not asked.run("claude", "doctor", "--json").json["infos"]
+    shutil.rmtree(asked.shared)
+    asked.ok("claude", "restore")
+    assert files_of(archived) == before and (archived / "CLOSED").read_bytes() == closed
+
+
 @pytest.mark.parametrize("suffix", ["md", "json", "md.sha256", "ready"])
 @pytest.mark.parametrize("how", ["edited", "gone"])
 def test_one_damaged_or_missing_file_comes_back(asked, suffix, how):
@@ -233,6 +257,26 @@ def test_forget_removes_both_and_leaves_a_tombstone(asked):
     assert asked.ok("claude", "bootstrap", "--topic", "demo").out.split()[0] != slug
 
 
+def test_a_forgotten_pair_is_remembered_where_there_is_no_git_directory(stage, tmp_path):
+    (tmp_path / "plain").mkdir()
+    place = {"cwd": tmp_path / "plain", "RELAY_SHARED_ROOT": str(tmp_path / "plain/.shared")}
+    slug = stage.ok("claude", "bootstrap", "--topic", "demo", **place).out.split()[0]
+    stage.ok("claude", "forget", slug, "--yes", **place)
+    assert stage.ok("claude", "bootstrap", "--topic", "demo", **place).out.split()[0] == f"{slug}-2"
+
+
+def test_a_forgotten_pair_that_is_back_is_named(asked):
+    """By a backup, or where a forget was killed: nothing of it is copied any more."""
+    slug = asked.pair.name
+    kept = shutil.copytree(asked.pair, asked.folder / "kept")
+    asked.ok("claude", "forget", slug, "--yes")
+    shutil.copytree(kept, asked.pair)
+    rows = asked.run("claude", "doctor", "--json").json["findings"]
+    (row,) = [row for row in rows if row["id"] == "pair.forgotten"]
+    asked.ok("claude", *row["remedy"].split()[1:])
+    assert not asked.pair.exists() and "forgotten" not in asked.run("claude", "doctor").out
+
+
 def test_forget_says_what_cannot_go_and_leaves_alone_what_a_symlink_names(asked, monkeypatch):
     outside, slug = asked.folder / "outside", "20200101-elsewhere"
     outside.mkdir()
@@ -338,6 +382,10 @@ def test_what_the_ledger_of_another_worktree_has_is_not_gone(stage, tmp_path):
     assert not (two / ".shared" / slug).exists()
     stage.ok("claude", "close", "--reason", "r", cwd=one)  # In its archive.
     assert slug not in stage.ok("codex", "pairs", "list", cwd=two).out
+    # What is removed here stays there, with its copy.
+    assert "another worktree" in stage.refused("codex", "forget", slug, "--yes", cwd=two).err
+    assert slug not in stage.ok("codex", "pairs", "prune", "--older-than", "0s", cwd=two).out
+    assert (bare / "relay" / slug / "001-claude-plan.ready").exists()
 
 
 @pytest.mark.parametrize("below, mode", [("", 0o500), ("relay", 0)])

@@ -184,7 +184,14 @@ def test_a_push_does_not_open_again_what_was_closed_there(near):
     ]
 
 
-def test_a_pair_that_was_forgotten_there_is_not_brought_back_by_a_push(near):
+@pytest.mark.parametrize("git", ["directory", "file"])
+def test_a_pair_that_was_forgotten_there_is_not_brought_back_by_a_push(near, git):
+    """Also where the git directory is elsewhere, as a submodule's is."""
+    if git == "file":
+        there = near.there.project / ".git"
+        moved = there.rename(near.there.folder / "separate")
+        there.write_text(f"gitdir: {moved}\n")
+        near.there.ok("codex", "init")
     slug = near.open_pair()
     near.here.send("claude", "plan")
     exchange(near, "push")

@@ -218,6 +218,36 @@ def test_no_setting_comes_from_the_ledger(turn, tmp_path):
     assert not (tmp_path / "owned").exists() and not (tmp_path / "elsewhere").exists()
 
 
+def test_urls_are_rewritten_once_as_git_does(turn, tmp_path):
+    """What a URL was rewritten to may itself begin like one that is to be rewritten."""
+    git, url = turn.claude.git, turn.claude.git("config", "remote.origin.url")
+    git("config", "remote.origin.url", "short:name")
+    git("config", f"url.{url}.insteadOf", "short:name")
+    for key in ("insteadOf", "pushInsteadOf"):
+        git("config", "--add", f"url.{tmp_path}/elsewhere/.{key}", url[:6])
+    git("fetch", "-q", "origin")
+    turn.claude.send("claude", "fix")
+    assert turn.rows("claude", "push") == [("sent", "003-claude-fix")]
+    assert turn.rows("codex", "pull") == [("received", "003-claude-fix")]
+    turn.codex.send("codex", "note")
+    turn.rows("codex", "push")
+    assert turn.rows("claude", "pull") == [("received", "004-codex-note")]
+
+
+def test_what_a_killed_pull_left_has_a_hint_that_ends_it(turn):
+    stage, name = turn.codex, "001-claude-plan"
+    for path in (turn.pairs[1] / f"{name}.ready", stage.project / ".git/relay" / turn.slug):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for log in turn.pairs[1].glob(".seen/codex-*"):  # It had not been delivered.
+        log.unlink()
+    for words in (["verify"], ["doctor"]):
+        done = stage.run("codex", *words, **turn.settings)
+        hint = done.out.partition("has no .ready\n")[2].split("\n")[0].partition("relay ")[2]
+        assert done.code == 1 and hint == "sync pull", done
+    stage.ok("codex", *hint.split(), **turn.settings)
+    assert stage.ok("codex", "verify", **turn.settings).out.endswith("all well\n")
+
+
 @pytest.mark.parametrize(
     "name", ["", "--upload-pack=touch owned", "nowhere", "../remote.git", "a b"]
 )
