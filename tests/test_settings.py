@@ -431,6 +431,9 @@ def test_a_hook_of_the_users_that_speaks_of_relay_stays(stage, homes):
 def test_no_host_here_is_said_and_a_named_one_is_made(stage):
     done = stage.run(None, "hooks", "install")
     assert done.code == 2 and "neither host" in done.err
+    uninstall = stage.run(None, "hooks", "uninstall")
+    hint = re.search("hint: .*/bin/relay (.*)", uninstall.err)[1].split()
+    assert uninstall.code == 2 and hint[1] == "uninstall" and stage.ok(None, *hint)
     link = stage.home / ".agents/skills/agent-relay"
     link.parent.mkdir(parents=True)
     link.symlink_to(SCRIPT.parent.parent)
