@@ -265,6 +265,20 @@ def test_a_forgotten_pair_is_remembered_where_there_is_no_git_directory(stage, t
     assert stage.ok("claude", "bootstrap", "--topic", "demo", **place).out.split()[0] == f"{slug}-2"
 
 
+def test_a_tombstone_in_the_ledger_alone_hides_no_copy(asked):
+    """Who can write the ledger and not the git directory cannot say what was forgotten."""
+    slug = asked.pair.name
+    (asked.shared / "_relay/forgotten" / slug).mkdir(parents=True)
+    (asked.shared / "_relay/forgotten" / slug / "FORGOTTEN").touch()
+    asked.send("claude", "note", "# More\n")
+    before = files_of(asked.pair)
+    assert "forget" not in asked.run("claude", "doctor").out
+    shutil.rmtree(asked.pair)
+    assert asked.ok("claude", "next").next == f"restore {slug}"
+    asked.ok("claude", "restore", slug)
+    assert files_of(asked.pair) == before
+
+
 def test_a_forgotten_pair_that_is_back_is_named(asked):
     """By a backup, or where a forget was killed: nothing of it is copied any more."""
     slug = asked.pair.name
