@@ -1416,10 +1416,31 @@ def test_hostile_flood_of_runs_that_pushes_a_failed_one_out(stage, asked):
     ran(stage, "false", code=1)
     (first,) = asked.glob(".evidence/codex-*.json")
     row = json.loads(first.read_text())
-    for n in range(2, RELAY.MAX_RUNS + 3):
+    for n in range(2, RELAY.MAX_OUTPUTS + 3):
         more = row | {"id": f"codex-{n:03}-00000000", "run": n, "argv": ["true"], "code": 0}
         (first.parent / f"codex-{n:03}.json").write_text(json.dumps(more))
     refused_for(approve(stage), '"false" by codex exited with 1')
+
+
+def test_every_run_that_an_approval_rests_on_is_carried(stage, asked, monkeypatch):
+    """The output of the older ones is not."""
+    monkeypatch.setattr(RELAY, "MAX_OUTPUTS", 3)
+    flag = stage.folder / "fails"
+    flag.touch()
+    check = ("sh", "-c", f"echo checked; ! test -e {flag}")
+    ran(stage, *check, code=1)
+    for n in range(4):
+        ran(stage, "echo", n)
+    flag.unlink()
+    ran(stage, *check)
+    assert approve(stage).code == 0
+    evidence = sidecar(asked, 2)["evidence"]
+    assert [row["code"] for row in evidence] == [1, 0, 0, 0, 0, 0]
+    assert [row["tail"] for row in evidence] == ["", "", "", "2\n", "3\n", "checked\n"]
+    stage.ok("claude", "next")
+    assert "NOT SUPPORTED" not in stage.ok("claude", "log").out
+    stage.ok("claude", "export", "--statement")
+    assert close(stage).code == 0
 
 
 def test_hostile_success_from_before_the_failure(stage, asked):
