@@ -1314,7 +1314,7 @@ def test_hostile_worktree_root_that_is_another_repository(stage, asked):
         ),
     )
     stage.ok("codex", "next")
-    refused_for(approve(stage, *NOT_RUN), "not one of this repository")
+    refused_for(approve(stage, *NOT_RUN), "not of this repository")
 
 
 def test_hostile_reviewer_in_a_clean_clone(stage):
@@ -1325,7 +1325,7 @@ def test_hostile_reviewer_in_a_clean_clone(stage):
     shutil.rmtree(clone / ".shared")
     write(stage, "keep.py", "evil\n")
     env = {"RELAY_SHARED_ROOT": str(stage.shared), "cwd": clone}
-    refused_for(approve(stage, *NOT_RUN, **env), "not one of this repository")
+    refused_for(approve(stage, *NOT_RUN, **env), "not of this repository")
 
 
 # ---- hostile: what is said of files, findings and runs
