@@ -1314,7 +1314,7 @@ def test_hostile_worktree_root_that_is_another_repository(stage, asked):
         ),
     )
     stage.ok("codex", "next")
-    refused_for(approve(stage, *NOT_RUN), "not one of this repository")
+    refused_for(approve(stage, *NOT_RUN), "not of this repository")
 
 
 def test_hostile_reviewer_in_a_clean_clone(stage):
@@ -1325,7 +1325,7 @@ def test_hostile_reviewer_in_a_clean_clone(stage):
     shutil.rmtree(clone / ".shared")
     write(stage, "keep.py", "evil\n")
     env = {"RELAY_SHARED_ROOT": str(stage.shared), "cwd": clone}
-    refused_for(approve(stage, *NOT_RUN, **env), "not one of this repository")
+    refused_for(approve(stage, *NOT_RUN, **env), "not of this repository")
 
 
 # ---- hostile: what is said of files, findings and runs
@@ -1971,6 +1971,21 @@ def test_next_says_that_a_plan_beside_ones_own_work_hands_nothing_over(stage, as
     stage.send("codex", "plan", "# With an example\n")
     assert "hands nothing over" not in stage.ok("claude", "next").out
     assert approve_as(stage, "claude").code == 0
+
+
+def test_what_was_not_delivered_is_not_approved_by_a_draft_that_names_it(stage):
+    stage.open_pair()
+    write(stage, "app.py", "one\n")
+    stage.send("claude", "fix")
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    words = ("--body-file", stage.file("# Fine\n"), "--prompt-for-next-file")
+    stage.ok("codex", "draft", "set", draft, *words, stage.file("go\n", "p"))
+    publishing = ("publish", draft, "--verdict", "approve", *NOT_RUN)
+    refused_for(stage.run("codex", *publishing), "you have received nothing")
+    os.rename(draft, f"{draft}.away")
+    assert stage.ok("codex", "next").action == "reply"
+    os.rename(f"{draft}.away", draft)
+    stage.ok("codex", *publishing)
 
 
 def test_a_base_branch_that_is_gone_is_named(stage):

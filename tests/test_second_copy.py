@@ -97,7 +97,9 @@ def test_a_copy_that_was_torn_is_made_again(asked):
     assert files_of(copy) == files_of(asked.pair)
 
 
-@pytest.mark.parametrize("name", ["001-claude-plan.md", "001-claude-plan.json", "CLOSED", "all"])
+@pytest.mark.parametrize(
+    "name", ["001-claude-plan.md", "001-claude-plan.json", "session.json", "CLOSED", "all"]
+)
 def test_what_is_torn_or_missing_in_the_copy_is_named_and_copied_again(asked, name):
     """Also of a pair in the archive, as after a power loss or in a new clone; what is sound in the
     ledger stays as it is."""
@@ -110,10 +112,12 @@ def test_what_is_torn_or_missing_in_the_copy_is_named_and_copied_again(asked, na
     else:
         (copy / name).chmod(0o600)
         (copy / name).write_bytes(b"")
-    assert asked.run("claude", "restore").code == 0
+    assert asked.run("claude", "restore").code == (name == "session.json")
     assert files_of(archived) == before and (archived / "CLOSED").read_bytes() == closed
     (row,) = [r for r in asked.run("claude", "doctor", "--json").json["infos"] if slug in r["why"]]
-    assert row["id"] == "pair.uncopied" and (name.partition(".")[0] in row["why"] or name == "all")
+    assert row["id"] == "pair.uncopied" and (
+        name.partition(".")[0] in row["why"] or name in ("session.json", "all")
+    )
     assert "all well" in asked.ok(None, *row["remedy"].split()[1:]).out
     assert not asked.run("claude", "doctor", "--json").json["infos"]
     shutil.rmtree(asked.shared)
@@ -263,6 +267,20 @@ def test_a_forgotten_pair_is_remembered_where_there_is_no_git_directory(stage, t
     slug = stage.ok("claude", "bootstrap", "--topic", "demo", **place).out.split()[0]
     stage.ok("claude", "forget", slug, "--yes", **place)
     assert stage.ok("claude", "bootstrap", "--topic", "demo", **place).out.split()[0] == f"{slug}-2"
+
+
+def test_a_tombstone_in_the_ledger_alone_hides_no_copy(asked):
+    """Who can write the ledger and not the git directory cannot say what was forgotten."""
+    slug = asked.pair.name
+    (asked.shared / "_relay/forgotten" / slug).mkdir(parents=True)
+    (asked.shared / "_relay/forgotten" / slug / "FORGOTTEN").touch()
+    asked.send("claude", "note", "# More\n")
+    before = files_of(asked.pair)
+    assert "forget" not in asked.run("claude", "doctor").out
+    shutil.rmtree(asked.pair)
+    assert asked.ok("claude", "next").next == f"restore {slug}"
+    asked.ok("claude", "restore", slug)
+    assert files_of(asked.pair) == before
 
 
 def test_a_forgotten_pair_that_is_back_is_named(asked):
