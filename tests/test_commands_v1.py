@@ -430,6 +430,22 @@ def test_heartbeat_is_accepted_and_refreshes_presence(stage):
     assert '"last_seen": "20' in path.read_text()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--same-host --sync git",
+        "--remote-ssh u@host --remote-path /p",
+        "--remote origin",
+        "--sync git --yes --remote-ssh u@host",
+        "--sync rsync --remote origin",
+    ],
+)
+def test_init_takes_no_flag_of_another_transport(stage, words):
+    before = stage.snapshot(stage.project)
+    assert "goes with --sync" in stage.refused("claude", "init", *words.split()).err
+    assert stage.snapshot(stage.project) == before
+
+
 def test_init_makes_the_ledgers_root(stage):
     done = stage.ok("claude", "init", "--author", "claude", "--sync", "none")
     assert done.out.startswith(f"{stage.shared}\n") and "claude" in done.out

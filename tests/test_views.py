@@ -634,3 +634,14 @@ def test_brief_says_who_where_and_the_next_command(stage, where):
     assert f"you are {author}" in done.out and done.next == "next"
     assert not pair or (pair.name in done.out and "action: " in done.out)
     assert ("001 plan" in done.out) == (where in ("open", "waiting"))
+
+
+@pytest.mark.parametrize("session", ['{"schema_version": 4}', "torn"])
+def test_what_status_says_comes_next_works_for_a_pair_that_cannot_be_worked_in(stage, session):
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    (pair / "session.json").write_text(session)
+    for author, words in (("claude", ()), (None, (pair.name,))):
+        row = stage.ok(author, "status", *words, "--json").json
+        stage.ok(author, *row["next"].split()[1:])
+        (pair / "session.json").write_text(session)
