@@ -1973,6 +1973,21 @@ def test_next_says_that_a_plan_beside_ones_own_work_hands_nothing_over(stage, as
     assert approve_as(stage, "claude").code == 0
 
 
+def test_what_was_not_delivered_is_not_approved_by_a_draft_that_names_it(stage):
+    stage.open_pair()
+    write(stage, "app.py", "one\n")
+    stage.send("claude", "fix")
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
+    words = ("--body-file", stage.file("# Fine\n"), "--prompt-for-next-file")
+    stage.ok("codex", "draft", "set", draft, *words, stage.file("go\n", "p"))
+    publishing = ("publish", draft, "--verdict", "approve", *NOT_RUN)
+    refused_for(stage.run("codex", *publishing), "you have received nothing")
+    os.rename(draft, f"{draft}.away")
+    assert stage.ok("codex", "next").action == "reply"
+    os.rename(f"{draft}.away", draft)
+    stage.ok("codex", *publishing)
+
+
 def test_a_base_branch_that_is_gone_is_named(stage):
     stage.git("checkout", "-q", "-b", "work")
     stage.ok("claude", "bootstrap", "--topic", "t", "--base", "main")

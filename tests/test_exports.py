@@ -946,6 +946,15 @@ def test_before_the_first_commit_there_is_nothing_to_review_on_github(tmp_path):
     stage.refused("claude", "export", "--github")
 
 
+def test_outside_git_an_export_for_github_is_refused_with_what_git_says(stage):
+    place = stage.folder / "plain"
+    place.mkdir()
+    more = {"cwd": place, "RELAY_SHARED_ROOT": str(place / ".shared")}
+    stage.ok("claude", "bootstrap", "--topic", "demo", **more)
+    refused = stage.refused("claude", "export", "--github", **more)
+    assert "not a git repository" in refused.err
+
+
 @pytest.mark.parametrize(
     "words", ["", "--github --sarif", "--sarif --statement", "--html x --sarif"]
 )

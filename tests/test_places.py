@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -326,6 +327,27 @@ def test_a_link_within_the_ledger_is_not_followed(stage, elsewhere, inner):
     before = stage.snapshot(elsewhere)
     assert stage.run("claude", "bootstrap", "--topic", "t").code == 2
     assert stage.snapshot(elsewhere) == before
+
+
+def test_a_pair_that_is_a_link_is_named_to_everybody_until_it_is_moved_away(stage):
+    pair = stage.open_pair()
+    stage.send("claude", "plan")
+    pair.rename(stage.folder / "moved")
+    pair.symlink_to(stage.folder / "moved")
+    for author in (None, "gemini", "claude"):
+        for words in ("status", "log", "doctor", "verify --all", "next"):
+            if author or words != "next":
+                done = stage.run(author, *words.split())
+                assert done.code and f"{pair} is a symlink" in done.out + done.err, (author, words)
+    assert pair.name in stage.ok(None, "pairs", "list").out
+    assert "'s terminal" not in stage.ok("claude", "pair", "show").out, "whose is not known"
+    restored = stage.run("claude", "restore")
+    assert restored.code == 1 and "nothing is missing" not in restored.out
+    move = re.search("hint: move it away: mv (.*)", stage.run(None, "status").err)[1]
+    os.rename(*move.split())
+    assert f"relay restore {pair.name}" in stage.run(None, "status").err
+    stage.ok(None, "restore", pair.name)
+    assert stage.run("codex", "next").action == "reply"
 
 
 @pytest.mark.parametrize("side", [".draft", ".seq", ".seen", ".sent"])

@@ -130,6 +130,8 @@ def test_uninstall_leaves_what_install_found(stage, homes, host, name):
     path.write_bytes(FOUND[name].encode())
     stage.ok(None, "hooks", "install", "--target", host)
     installed = path.read_bytes()
+    line_ends = installed.count(b"\r\n")
+    assert line_ends == (installed.count(b"\n") if name == "crlf" else 0)
     value = json.loads(installed)
     before = json.loads(FOUND[name].strip() or "{}")
     assert others(value) == others(before), "nothing of anybody else's is touched"
@@ -294,6 +296,7 @@ def test_settings_that_are_no_plain_json_are_left_alone_with_a_clear_word(stage,
     for words in (("hooks", "install"), ("hooks", "uninstall"), ("statusline", "install")):
         done = stage.run(None, *words, *(("--target", "claude") if words[0] == "hooks" else ()))
         assert done.code == 2 and str(path) in done.err and "hint: " in done.err, done
+        assert "--dry-run" not in done.err or words == ("hooks", "install"), "that prints no more"
         assert stage.snapshot(stage.home) == before
     assert stage.run(None, "hooks", "doctor", "--target", "claude").code == 1
     both = stage.run(None, "hooks", "install", "--target", "both")
@@ -428,6 +431,9 @@ def test_a_hook_of_the_users_that_speaks_of_relay_stays(stage, homes):
 def test_no_host_here_is_said_and_a_named_one_is_made(stage):
     done = stage.run(None, "hooks", "install")
     assert done.code == 2 and "neither host" in done.err
+    uninstall = stage.run(None, "hooks", "uninstall")
+    hint = re.search("hint: .*/bin/relay (.*)", uninstall.err)[1].split()
+    assert uninstall.code == 2 and hint[1] == "uninstall" and stage.ok(None, *hint)
     link = stage.home / ".agents/skills/agent-relay"
     link.parent.mkdir(parents=True)
     link.symlink_to(SCRIPT.parent.parent)
@@ -590,6 +596,9 @@ def test_a_hook_that_its_matcher_keeps_from_being_called_is_named_and_mended(sta
         "[features]\nhooks = false\n",
         '[ features ] # mine\n"hooks" = false # off\n',
         "[features]\r\nhooks=false\r\n",
+        "features.hooks = false # off\n[x]\n",
+        'features = { web = { x = "y", z = 1 }, "hooks" = false }\n',
+        "[features]\na = { b = 1 }\nhooks = false\n",
     ],
 )
 def test_hooks_that_codex_has_switched_off_are_named(stage, homes, config):
@@ -598,7 +607,7 @@ def test_hooks_that_codex_has_switched_off_are_named(stage, homes, config):
     found = stage.run(None, "hooks", "doctor", "--target", "codex", "--json").json["findings"]
     assert "hooks.off" in [row["id"] for row in found]
     (stage.home / ".codex/config.toml").write_text(
-        "[features]\nhooks = true\n\n[x]\nhooks = false\n"
+        "features.web = { x = 1, hooks = false }\nfeatures.hooks = true # hooks = false\n\n[x]\nhooks = false\n"
     )
     found = stage.run(None, "hooks", "doctor", "--target", "codex", "--json").json["findings"]
     assert "hooks.off" not in [row["id"] for row in found]
