@@ -233,6 +233,15 @@ def test_one_session_of_another_agent_is_not_both_sides_either(stage, sent):
     ok(stage, second, "next", RELAY_AGENT_SESSION_ID="2")
 
 
+def test_two_agents_without_a_session_id_are_not_one(stage):
+    first, second = ({"RELAY_AUTHOR": name, "RELAY_AGENT_SESSION_ID": "1"} for name in ("a", "b"))
+    slug = ok(stage, first, "bootstrap", "--topic", "t", "--peer", "b").out.split()[0]
+    body = stage.file("# P\n\n## Next\ngo\n")
+    for session in (first, second):
+        words = ("send", "--kind", "note", "--file", body, "--pair-id", slug)
+        ok(stage, session, *words, RELAY_AGENT_SESSION_ID=None)
+
+
 def test_two_sessions_of_one_minute_are_two(stage):
     """The ids of Codex begin with the time."""
     first, second = ({"CODEX_THREAD_ID": f"0199e1c2-{n}c41-7a52-8f0b-2b6d1c9f5e7a"} for n in "89")
