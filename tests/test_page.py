@@ -299,11 +299,12 @@ def test_what_is_no_file_and_a_pairs_own_directory_are_refused(stage, force):
     (stage.folder / "in").symlink_to(pair)
     before = stage.snapshot(stage.shared, stage.folder / "target.html")
     paths = ("project", "none/x.html", pair / "x.html", "in/x.html", pair / ".seen/x.html")
-    for name in paths if force else ("link.html", "pipe", *paths):
+    for name in ("link.html", "pipe", *paths):
         done = stage.refused("claude", "export", "--html", stage.folder / name, *force)
         assert "hint: " in done.err, done
-        if name in paths:  # The hint of a refusal that --force does not help does not name it.
-            assert "--force" not in done.err, done
+        # A hint names no --force that would not help, and moves nothing of the user's away.
+        assert "--force" not in done.err and "hint: move" not in done.err, done
+    assert (stage.folder / "link.html").is_symlink() and (stage.folder / "pipe").is_fifo()
     assert stage.snapshot(stage.shared, stage.folder / "target.html") == before
 
 
