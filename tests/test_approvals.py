@@ -1611,7 +1611,15 @@ def test_what_upstream_changed_is_not_counted_where_nothing_is_committed_yet(sta
 def test_hostile_close_over_words_that_were_not_read(stage, asked):
     approved(stage)
     stage.send("codex", "addendum", "# app.py:1 is wrong after all\n", "stop", "--corrects", "2")
-    assert refused_for(close(stage), "003 addendum by codex", "not delivered")[1].endswith(" next")
+    (unread, command), _ = unmet(close(stage))
+    assert "003 addendum by codex" in unread and "not delivered" in unread
+    assert command.endswith(" next")
+    stage.ok("claude", "next")
+    refused_for(close(stage), "003 changes 002")
+    refuses = "the record does not support the approval", "003 changes 002"
+    done = stage.refused("claude", "export", "--statement")
+    assert all(words in done.err for words in refuses)
+    approved(stage, "--reply-to", 1)
     stage.ok("claude", "next")
     assert close(stage).code == 0
 
@@ -1815,7 +1823,10 @@ def test_hostile_approval_of_ones_own_work_in_answer_to_what_hands_nothing_over(
     stage.ok("claude", "next")
     refused_for(approve_as(stage, "claude"), "003 hands nothing over")
     write(stage, "app.py", "codex was here\n")
-    stage.send("codex", "note", "# I did it\n")
+    stage.send("codex", kind, "# I did it\n")
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude"), "004 hands nothing over")
+    stage.send("codex", "fix", "# I did it\n")
     stage.ok("claude", "next")
     assert approve_as(stage, "claude").code == 0
 
@@ -1971,6 +1982,65 @@ def test_next_says_that_a_plan_beside_ones_own_work_hands_nothing_over(stage, as
     stage.send("codex", "plan", "# With an example\n")
     assert "hands nothing over" not in stage.ok("claude", "next").out
     assert approve_as(stage, "claude").code == 0
+
+
+def test_work_that_the_approver_goes_on_with_is_not_handed_over_by_a_note(stage, asked):
+    write(stage, "app.py", "claude goes on\n")
+    stage.send("codex", "note", "# I look at it later\n")
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude"), "002 hands nothing over")
+
+
+def test_work_is_of_the_side_that_sent_it_first(stage, asked):
+    stage.send("codex", "fix", "# It is fine as it is\n")
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude"), "002 hands nothing over")
+    assert approve(stage, *NOT_RUN, "--reply-to", 1).code == 0
+    stage.ok("claude", "next")
+    assert close(stage).code == 0
+
+
+def test_ones_own_earlier_state_is_still_ones_own_work(stage, asked):
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "fix")
+    write(stage, "app.py", "two\n")
+    stage.ok("codex", "next")
+    stage.send("codex", "fix", "# As it was\n")
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude"), "003 hands nothing over")
+
+
+def test_what_is_again_as_it_was_when_the_finding_was_made_is_not_fixed(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    reviewed(stage, "minor app.py:1 Ugly")
+    write(stage, "app.py", "two\n")
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    stage.ok("codex", "next")
+    refused_for(approve(stage, *NOT_RUN), "2.1 blocker", "nothing changed since")
+    assert approve(stage, *NOT_RUN, text=dispositions("2.1 accepted")).code == 0
+
+
+def test_what_came_before_the_request_is_delivered_before_it_is_approved(stage):
+    _project(stage)
+    write(stage, "app.py", "two\n")
+    stage.send("claude", "note", "# Do not approve what comes next\n")
+    stage.send("claude", "fix")
+    refused_for(approve(stage, *NOT_RUN, "--reply-to", 2), "001 note by claude", "not delivered")
+    stage.ok("codex", "next")
+    assert approve(stage, *NOT_RUN, "--reply-to", 2).code == 0
+
+
+def test_a_session_whose_slot_was_taken_over_acts_for_its_author_no_more(stage, asked):
+    new = {"CODEX_THREAD_ID": "another"}
+    stage.ok("codex", "pair", "join", asked.name, "--take-over", **new)
+    named = "--pair-id", asked.name
+    for done in (approve(stage, *NOT_RUN, *named), stage.run("codex", "run", *named, "--", "true")):
+        assert "--take-over" in done.err and done.code in (2, 125), done
+    assert "--take-over" in close(stage, *named, author="codex", outcome="dropped").err
+    assert approve(stage, *NOT_RUN, "--reply-to", 1, *named, **new).code == 0
 
 
 def test_what_was_not_delivered_is_not_approved_by_a_draft_that_names_it(stage):
