@@ -349,6 +349,60 @@ def test_a_copy_that_is_being_made_does_not_outlive_a_forget(asked, monkeypatch)
     assert RELAY.directory_lock is real
 
 
+@pytest.mark.parametrize("how", ["archived", "forgotten"])
+def test_a_restore_beside_another_command_makes_no_second_pair_and_none_again(
+    asked, monkeypatch, how
+):
+    """Another command had the ledger's lock first, and moved the pair away."""
+    slug, real = asked.pair.name, RELAY.Ledger.lock
+    words = (
+        ("pairs", "archive", slug, "--force") if how == "archived" else ("forget", slug, "--yes")
+    )
+
+    def late(ledger, command, *more, **named):
+        if command == "restore":
+            monkeypatch.setattr(RELAY.Ledger, "lock", real)
+            asked.ok("codex", *words)
+        return real(ledger, command, *more, **named)
+
+    monkeypatch.setattr(RELAY.Ledger, "lock", late)
+    for path in asked.pair.glob("001-*"):
+        path.unlink()
+    done = asked.run("claude", "restore", slug)
+    assert RELAY.Ledger.lock is real and not asked.pair.exists()
+    assert done.code == (0 if how == "archived" else 2), done
+    assert (asked.shared / "_archive" / slug).exists() == (how == "archived")
+    assert asked.ok("claude", "doctor", "--json").json["findings"] == []
+
+
+@pytest.mark.parametrize("name", [".seen/other.jsonl", ".seen/other-0.jsonl", "CLOSED"])
+@pytest.mark.parametrize("kind", ["directory", "symlink", "fifo"])
+def test_what_cannot_be_read_beside_the_artifacts_keeps_none_from_being_copied(asked, name, kind):
+    path = asked.pair / name
+    path.mkdir() if kind == "directory" else path.symlink_to("/dev/null")
+    if kind == "fifo":
+        path.unlink()
+        os.mkfifo(path)
+    before = files_of(copy_of(asked, asked.pair.name))
+    for author in ("codex", "claude") if name != "CLOSED" else ():
+        asked.send(author, "note")
+    if name == "CLOSED":  # Nothing is published any more; what there is is copied.
+        shutil.rmtree(copy_of(asked, asked.pair.name))
+        asked.run("claude", "status")
+    copied = files_of(copy_of(asked, asked.pair.name))
+    assert len([n for n in copied if n.endswith(".ready")]) == (1 if name == "CLOSED" else 3)
+    assert before.keys() <= copied.keys()
+
+
+def test_a_file_that_is_no_artifact_takes_no_number(asked):
+    for name in ("999-foo", "002-notes.txt", "003-", "998-codex-plan-of-mine.md"):
+        (asked.pair / name).write_text("x")
+    asked.send("codex", "review")
+    asked.send("claude", "fix")
+    names = sorted(path.stem for path in asked.pair.glob("*.ready"))
+    assert names == ["001-claude-plan", "002-codex-review", "003-claude-fix"]
+
+
 def test_prune_removes_what_was_closed_long_ago_on_request_only(asked):
     asked.ok("claude", "close", "--reason", "done")
     slug = asked.pair.name

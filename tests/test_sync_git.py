@@ -441,6 +441,34 @@ def inflated(path):
 
 
 @slow
+def test_a_pair_that_is_forgotten_while_it_is_fetched_stays_forgotten(turn, monkeypatch):
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    real = RELAY.GitRemote.fetch
+
+    def fetch(far, *more):
+        real(far, *more)
+        turn.codex.ok("codex", "forget", turn.slug, "--yes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RELAY.GitRemote, "fetch", fetch)
+        assert turn.sync("codex", "pull").code
+    assert not turn.pairs[1].exists()
+    assert turn.rows("codex", "pull") == [("skipped", "")]
+    assert "all well" in turn.codex.ok("codex", "doctor").out
+
+
+def test_what_a_killed_pull_brought_is_copied_by_the_next(turn):
+    turn.claude.send("claude", "fix")
+    turn.rows("claude", "push")
+    turn.rows("codex", "pull")
+    copy = turn.codex.project / ".git/relay" / turn.slug
+    kept = contents(copy)
+    shutil.rmtree(copy)  # It was killed before that.
+    assert turn.sync("codex", "pull", "--dry-run").code == 0 and not copy.exists()
+    assert turn.rows("codex", "pull") == [] and contents(copy) == kept
+
+
 def test_nobody_elsewhere_can_say_that_the_user_here_has_decided(turn):
     turn.codex.send("codex", "decision", "# Ship it?\n")
     key = RELAY.Identity("claude", "", "another-session", "").key
