@@ -2033,10 +2033,27 @@ def test_what_came_before_the_request_is_delivered_before_it_is_approved(stage):
     assert approve(stage, *NOT_RUN, "--reply-to", 2).code == 0
 
 
+def test_a_failed_run_of_the_peers_that_no_artifact_carries_is_excused_too(stage, asked):
+    for _ in range(2):  # The first does not come to light where the second is excused.
+        ran(stage, "false", author="claude", code=1)
+    approved(stage, "--despite-failed", "it is known to")
+    stage.ok("claude", "next")
+    stage.send("claude", "note")
+    assert len(sidecar(asked, 2)["excused"]) == 2
+    ran(stage, "false", author="claude", code=1)
+    refused_for(close(stage), "by claude exited with 1")
+    stage.ok("codex", "next")
+    approved(stage, "--reply-to", 1, "--despite-failed", "it is known to")
+    stage.ok("claude", "next")
+    assert close(stage).code == 0
+
+
 def test_a_session_whose_slot_was_taken_over_acts_for_its_author_no_more(stage, asked):
     new = {"CODEX_THREAD_ID": "another"}
+    draft = stage.ok("codex", "claim", "--kind", "review").out.strip()
     stage.ok("codex", "pair", "join", asked.name, "--take-over", **new)
     named = "--pair-id", asked.name
+    assert "--take-over" in stage.refused("codex", "publish", draft).err
     for done in (approve(stage, *NOT_RUN, *named), stage.run("codex", "run", *named, "--", "true")):
         assert "--take-over" in done.err and done.code in (2, 125), done
     assert "--take-over" in close(stage, *named, author="codex", outcome="dropped").err
@@ -2052,9 +2069,11 @@ def test_what_was_not_delivered_is_not_approved_by_a_draft_that_names_it(stage):
     stage.ok("codex", "draft", "set", draft, *words, stage.file("go\n", "p"))
     publishing = ("publish", draft, "--verdict", "approve", *NOT_RUN)
     refused_for(stage.run("codex", *publishing), "you have received nothing")
-    os.rename(draft, f"{draft}.away")
     assert stage.ok("codex", "next").action == "reply"
-    os.rename(f"{draft}.away", draft)
+    assert stage.ok("codex", "next").action == "finish"
+    stage.send("claude", "correction", "# It drops the table too\n", "go", "--corrects", "1")
+    refused_for(stage.run("codex", *publishing), "003 correction by claude", "not delivered")
+    assert "drops the table" in stage.ok("codex", "next").out
     stage.ok("codex", *publishing)
 
 

@@ -345,6 +345,7 @@ def test_a_draft_that_1_x_claimed_is_filled_and_published(stage):
     meta = {"seq": 4, "author": "claude", "kind": "review", "in_reply_to": 3}
     draft = v1.draft(folder, ("codex", "claude"), **meta, prompt_for_next="TODO: say it\n")
     v1.bind(stage.shared, "claude", "session-of-claude", "active")
+    assert stage.ok("claude", "next").action == "reply", "what was not read comes first"
     assert stage.ok("claude", "next").action == "finish"
     assert stage.run("claude", "publish", draft).code == 2
     prompt, body = stage.file("mend 3\n"), stage.file("# b\n", "b.md")
