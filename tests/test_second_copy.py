@@ -95,6 +95,11 @@ def test_a_copy_that_was_torn_is_made_again(asked):
     (copy / "001-claude-plan.md").write_bytes(b"")
     asked.ok("claude", "next")
     assert files_of(copy) == files_of(asked.pair)
+    for log in (*copy.glob(".seen/*"), *copy.glob(".sent/*")):
+        log.write_bytes(log.read_bytes()[:20] + bytes(40))
+    asked.send("codex", "review")
+    asked.ok("claude", "next")
+    assert files_of(copy) == files_of(asked.pair)
 
 
 @pytest.mark.parametrize(
