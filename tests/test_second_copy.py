@@ -1,5 +1,6 @@
 """The record survives the working tree: what is published is in the git directory too, and comes back."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -338,6 +339,38 @@ def test_forget_waits_for_nothing_that_is_in_a_files_place(asked, name):
         assert done.code == 2 and "not a regular file" in done.err, done
     else:
         assert done.code == 0 and not asked.pair.exists(), done
+
+
+def test_what_is_removed_is_locked_no_more_as_nfs_would_keep_the_file(asked, monkeypatch):
+    slug, real, locks = asked.pair.name, RELAY.remove_tree, []
+
+    def remove_tree(path):
+        lock = f"{path}/{slug}/.lock"
+        locks.extend([RELAY.is_held(lock)] if os.path.exists(lock) else [])
+        real(path)
+
+    monkeypatch.setattr(RELAY, "remove_tree", remove_tree)
+    asked.ok("codex", "forget", slug, "--yes")
+    assert locks == [False]
+
+
+def test_a_pair_in_the_lower_layer_of_an_overlay_has_a_hint_that_works(asked, monkeypatch):
+    real, slug = os.rename, asked.pair.name
+    layer = os.stat(asked.pair).st_ino
+
+    def rename(source, target):
+        if os.stat(source).st_ino == layer:  # As rename(2) does there; mv copies it.
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    for words in (("pairs", "archive", slug, "--force"), ("forget", slug, "--yes")):
+        hint = asked.refused("claude", *words).err.split("hint: ")[1]
+    command = hint.partition("; then ")[0]
+    command = command.replace("mv ", "cp -r ", 1).replace(" && ", f" && rm -r {asked.pair} && ")
+    subprocess.run(["sh", "-c", command], check=True)
+    asked.ok("claude", "forget", slug, "--yes")
+    assert not asked.pair.exists()
 
 
 def test_a_copy_that_is_being_made_does_not_outlive_a_forget(asked, monkeypatch):
