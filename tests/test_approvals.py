@@ -2000,6 +2000,18 @@ def test_work_is_of_the_side_that_sent_it_first(stage, asked):
     assert close(stage).code == 0
 
 
+def test_hostile_plan_under_a_number_from_before_the_work_that_it_claims(stage):
+    _project(stage)
+    draft = stage.ok("codex", "claim", "--kind", "plan").out.strip()
+    words = ("--body-file", stage.file("# Mine\n"), "--prompt-for-next-file")
+    stage.ok("codex", "draft", "set", draft, *words, stage.file("go\n", "p"))
+    write(stage, "app.py", "two\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "publish", draft)
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude", "--reply-to", 1), "001 hands nothing over")
+
+
 def test_ones_own_earlier_state_is_still_ones_own_work(stage, asked):
     write(stage, "app.py", "three\n")
     stage.send("claude", "fix")
