@@ -2035,6 +2035,23 @@ def test_what_is_again_as_it_was_when_the_finding_was_made_is_not_fixed(stage, a
     assert approve(stage, *NOT_RUN, text=dispositions("2.1 accepted")).code == 0
 
 
+def test_hostile_answer_under_a_number_from_before_the_review_of_the_same_files(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    draft = stage.ok("claude", "claim", "--kind", "fix").out.strip()
+    body, prompt = stage.file(dispositions("2.1 fixed so")), stage.file("go\n", "p")
+    words = ("--body-file", body, "--prompt-for-next-file", prompt)
+    stage.ok("claude", "draft", "set", draft, *words)
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "fix", "# Better\n")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", "# As it was\n", "go", "--verdict", "changes")
+    stage.ok("claude", "next")
+    stage.ok("claude", "publish", draft)
+    stage.ok("codex", "next")
+    done = approve(stage, *NOT_RUN, "--reply-to", 3)
+    refused_for(done, "2.1 blocker", "nothing changed since")
+
+
 def test_what_came_before_the_request_is_delivered_before_it_is_approved(stage):
     _project(stage)
     write(stage, "app.py", "two\n")
