@@ -95,12 +95,18 @@ def test_a_copy_that_was_torn_is_made_again(asked):
     (copy / "001-claude-plan.md").write_bytes(b"")
     asked.ok("claude", "next")
     assert files_of(copy) == files_of(asked.pair)
+    for log in (*copy.glob(".seen/*"), *copy.glob(".sent/*")):
+        log.write_bytes(log.read_bytes()[:20] + bytes(40))
+    asked.send("codex", "review")
+    asked.ok("claude", "next")
+    assert files_of(copy) == files_of(asked.pair)
 
 
 @pytest.mark.parametrize(
     "name", ["001-claude-plan.md", "001-claude-plan.json", "session.json", "CLOSED", "all"]
 )
-def test_what_is_torn_or_missing_in_the_copy_is_named_and_copied_again(asked, name):
+@pytest.mark.parametrize("as_zeros", [False, True])
+def test_what_is_torn_or_missing_in_the_copy_is_named_and_copied_again(asked, name, as_zeros):
     """Also of a pair in the archive, as after a power loss or in a new clone; what is sound in the
     ledger stays as it is."""
     slug, copy = asked.pair.name, copy_of(asked, asked.pair.name)
@@ -111,7 +117,7 @@ def test_what_is_torn_or_missing_in_the_copy_is_named_and_copied_again(asked, na
         shutil.rmtree(copy)
     else:
         (copy / name).chmod(0o600)
-        (copy / name).write_bytes(b"")
+        (copy / name).write_bytes(bytes((copy / name).stat().st_size * as_zeros))
     assert asked.run("claude", "restore").code == (name == "session.json")
     assert files_of(archived) == before and (archived / "CLOSED").read_bytes() == closed
     (row,) = [r for r in asked.run("claude", "doctor", "--json").json["infos"] if slug in r["why"]]
@@ -194,6 +200,10 @@ def test_a_good_file_is_never_replaced_and_a_newer_pair_of_that_name_is_left_alo
     before = asked.snapshot(asked.shared)
     asked.refused("codex", "restore", asked.pair.name)
     assert asked.snapshot(asked.shared) == before
+    before = files_of(copy)
+    asked.run("codex", "verify", asked.pair.name)
+    asked.send("codex", "review")
+    assert files_of(copy) == before
 
 
 def test_a_pair_that_is_opened_after_the_loss_gets_a_name_of_its_own(asked):
