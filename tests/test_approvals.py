@@ -2000,6 +2000,18 @@ def test_work_is_of_the_side_that_sent_it_first(stage, asked):
     assert close(stage).code == 0
 
 
+def test_hostile_plan_under_a_number_from_before_the_work_that_it_claims(stage):
+    _project(stage)
+    draft = stage.ok("codex", "claim", "--kind", "plan").out.strip()
+    words = ("--body-file", stage.file("# Mine\n"), "--prompt-for-next-file")
+    stage.ok("codex", "draft", "set", draft, *words, stage.file("go\n", "p"))
+    write(stage, "app.py", "two\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "publish", draft)
+    stage.ok("claude", "next")
+    refused_for(approve_as(stage, "claude", "--reply-to", 1), "001 hands nothing over")
+
+
 def test_ones_own_earlier_state_is_still_ones_own_work(stage, asked):
     write(stage, "app.py", "three\n")
     stage.send("claude", "fix")
@@ -2021,6 +2033,23 @@ def test_what_is_again_as_it_was_when_the_finding_was_made_is_not_fixed(stage, a
     stage.ok("codex", "next")
     refused_for(approve(stage, *NOT_RUN), "2.1 blocker", "nothing changed since")
     assert approve(stage, *NOT_RUN, text=dispositions("2.1 accepted")).code == 0
+
+
+def test_hostile_answer_under_a_number_from_before_the_review_of_the_same_files(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    draft = stage.ok("claude", "claim", "--kind", "fix").out.strip()
+    body, prompt = stage.file(dispositions("2.1 fixed so")), stage.file("go\n", "p")
+    words = ("--body-file", body, "--prompt-for-next-file", prompt)
+    stage.ok("claude", "draft", "set", draft, *words)
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "fix", "# Better\n")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", "# As it was\n", "go", "--verdict", "changes")
+    stage.ok("claude", "next")
+    stage.ok("claude", "publish", draft)
+    stage.ok("codex", "next")
+    done = approve(stage, *NOT_RUN, "--reply-to", 3)
+    refused_for(done, "2.1 blocker", "nothing changed since")
 
 
 def test_what_came_before_the_request_is_delivered_before_it_is_approved(stage):
