@@ -661,6 +661,7 @@ ODD_NAMES = (
 )
 
 
+@pytest.mark.slow
 def test_no_name_is_too_odd_for_an_approval_or_for_a_refusal(stage):
     for name in ODD_NAMES:
         write(stage, name, b"one\n")

@@ -285,6 +285,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 def test_a_commit_with_more_or_less_than_was_approved_differs(review):
     found = {}
     for name, (edit, _) in CHANGES.items():

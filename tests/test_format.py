@@ -252,6 +252,7 @@ def test_every_prompt_is_kept_exactly_through_send_and_draft(stage, relay, pair)
         assert meta["prompt_for_next"] == prompt
 
 
+@pytest.mark.slow
 def test_every_body_is_kept_byte_for_byte_through_send_and_draft(stage, relay, pair):
     for n, body in enumerate(BODIES):
         sent = stage.ok("codex", *NOTE, stage.file(body, f"b{n}"), "--next", "x")

@@ -369,7 +369,8 @@ class Play:
         assert not any("damaged" in row for row in status["published"])
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_random_histories_lose_nothing_and_deliver_nothing_twice(stage, seed):
     stage.env = functools.partial(stage.env, RELAY_AUTO_ROUND_CAP="0")
     play = Play(stage, seed)

@@ -124,6 +124,7 @@ def test_a_turn_each_way_touches_no_branch_no_index_and_no_working_tree(clones):
     assert clones.rows("claude", "push") == clones.rows("codex", "pull") == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_the_same_and_changes_nothing(turn):
     turn.claude.send("claude", "fix")
     turn.codex.send("codex", "note")
