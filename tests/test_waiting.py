@@ -15,6 +15,7 @@ import time
 
 import pytest
 from conftest import RELAY, SCRIPT
+from helpers.tracing import needs_strace
 
 ENDS_WITHIN_S = 20
 NO_EVENTS = (
@@ -201,6 +202,25 @@ def test_the_time_to_wait_comes_from_the_environment_too(stage):
     env = {"RELAY_WAIT_TIMEOUT": "0.1", "RELAY_WAIT_POLL_INTERVAL": "never"}
     done = stage.run("codex", "wait", **env)
     assert done.code == 10 and "RELAY_WAIT_POLL_INTERVAL" in done.err
+
+
+@pytest.mark.slow
+def test_a_wait_that_looks_just_as_the_pair_is_closed_sees_that(stage):
+    needs_strace()
+    pair = stage.open_pair()
+    # Each look for a CLOSED takes a second, so that the close comes between that and the listing.
+    late = ("strace", "-f", "-o", "/dev/null", "-P", str(pair / "CLOSED"))
+    late += ("-e", "trace=newfstatat,lstat")
+    late += ("-e", "inject=newfstatat,lstat:delay_exit=1000000")
+    child = stage.spawn("codex", "next", "--wait", "60", before=late)
+    marks = stage.shared / "_relay/hook-state"
+    until(lambda: [*marks.glob("waiting-*")], "the wait begins")
+    time.sleep(3)  # Whatever it still looks at before it sleeps.
+    (pair / "odd").touch()
+    time.sleep(0.4)
+    stage.ok("claude", "close", "--reason", "done", "--no-archive")
+    code, out, _ = ended(child)
+    assert code == 0 and out.startswith("action: over: closed")
 
 
 @pytest.mark.parametrize("how", [(), ("--no-archive",)], ids=["archived", "left in place"])
