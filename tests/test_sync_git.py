@@ -356,6 +356,66 @@ def test_another_artifact_under_one_name_is_named_and_neither_is_written_over(st
     assert "differs from the one here" in done.out
 
 
+def exchanged(clones):
+    """Both clones have all that either published."""
+    for author in ("claude", "codex", "claude", "codex"):
+        clones.rows(author, "push")
+        clones.rows(author, "pull")
+
+
+@slow
+def test_a_decision_that_crosses_with_the_peers_artifact_still_waits_for_the_user(turn):
+    turn.claude.send("claude", "note")
+    turn.codex.ok("codex", "next")
+    turn.codex.send("codex", "decision", ask="@user: which one?")
+    turn.claude.send("claude", "fix", "# Later\n")
+    exchanged(turn)
+    for author, stage in turn.stages.items():
+        assert stage.ok(author, "next").action == "ask_user"
+        refused = stage.try_send(author, "note", "# Went on\n")
+        assert refused.code == 2 and "decision 004 waits for the user" in refused.err
+    turn.codex.ok("codex", "continue")
+    assert turn.codex.ok("codex", "next").action == "reply"
+
+
+@slow
+def test_whose_work_came_first_is_not_decided_by_numbers_that_crossed(turn):
+    for stage in turn.stages.values():
+        (stage.project / "code.txt").write_text("2\n")
+    turn.codex.send("codex", "plan", "# Mine\n")
+    turn.claude.send("claude", "fix")
+    turn.claude.send("claude", "fix", "# More\n")
+    exchanged(turn)
+    turn.claude.ok("claude", "next")
+    turn.claude.ok("claude", "run", "--", "true")
+    words = ("--verdict", "approve", "--reply-to", 4)
+    done = turn.claude.try_send("claude", "review", "# Fine\n", *words)
+    assert done.code == 2 and "did not send first" in done.err, done
+
+
+@slow
+@pytest.mark.parametrize("first", ["approve", "changes"])
+def test_of_two_verdicts_of_one_author_that_cross_the_one_that_asks_for_changes_counts(turn, first):
+    other = {"CLAUDE_CODE_SESSION_ID": "on-the-other-machine"}
+    claude, codex = turn.claude, turn.codex
+    for stage in turn.stages.values():
+        (stage.project / "code.txt").write_text("2\n")
+    codex.send("codex", "plan")
+    turn.rows("codex", "push")
+    turn.rows("claude", "pull")
+    codex.send("codex", "addendum")
+    codex.ok("claude", "pair", "join", turn.slug, **other)
+    verdicts = [first, *{"approve", "changes"} - {first}]
+    for stage, verdict, env in ((claude, verdicts[0], {}), (codex, verdicts[1], other)):
+        stage.ok("claude", "next", **env)
+        stage.ok("claude", "run", "--", "true", **env)
+        stage.send("claude", "review", "# Read\n", "x", "--verdict", verdict, **env)
+    exchanged(turn)
+    codex.ok("codex", "next")
+    done = codex.run("codex", "close", "--outcome", "approved", "--reason", "done")
+    assert done.code == 2 and "asks for changes" in done.err, done
+
+
 @slow
 @pytest.mark.parametrize("loss", ["nothing", "the kept objects"])
 def test_a_wait_is_woken_by_what_the_other_side_pushes(turn, loss):
