@@ -14,7 +14,7 @@ import time
 import zlib
 
 import pytest
-from conftest import RELAY
+from conftest import RELAY, dispositions, findings, reseal, sidecar
 from helpers.machines import MISSING, Clones, Sshd, published
 from helpers.tracing import sound
 
@@ -364,16 +364,17 @@ def exchanged(clones):
 
 
 @slow
-def test_a_decision_that_crosses_with_the_peers_artifact_still_waits_for_the_user(turn):
+@pytest.mark.parametrize("kind, status", [("decision", "ready"), ("note", "timed_out")])
+def test_what_asks_the_user_still_does_where_the_peers_artifact_crosses(turn, kind, status):
     turn.claude.send("claude", "note")
     turn.codex.ok("codex", "next")
-    turn.codex.send("codex", "decision", ask="@user: which one?")
+    turn.codex.send("codex", kind, "# Which one?\n", "go on", "--status", status)
     turn.claude.send("claude", "fix", "# Later\n")
     exchanged(turn)
     for author, stage in turn.stages.items():
         assert stage.ok(author, "next").action == "ask_user"
         refused = stage.try_send(author, "note", "# Went on\n")
-        assert refused.code == 2 and "decision 004 waits for the user" in refused.err
+        assert refused.code == 2 and "004" in refused.err and "the user" in refused.err
     turn.codex.ok("codex", "continue")
     assert turn.codex.ok("codex", "next").action == "reply"
 
@@ -414,6 +415,26 @@ def test_of_two_verdicts_of_one_author_that_cross_the_one_that_asks_for_changes_
     codex.ok("codex", "next")
     done = codex.run("codex", "close", "--outcome", "approved", "--reason", "done")
     assert done.code == 2 and "asks for changes" in done.err, done
+
+
+@slow
+def test_an_answer_that_crosses_with_the_finders_word_is_no_contradiction(turn):
+    turn.codex.send("codex", "review", findings("blocker code.txt:1 bad"))
+    exchanged(turn)
+    turn.claude.ok("claude", "next")
+    turn.claude.send("claude", "note")
+    turn.claude.send("claude", "fix", dispositions("4.1 fixed done"))
+    turn.codex.send("codex", "note", dispositions("4.1 withdrawn no"))
+    turn.claude.send("claude", "note", "# Unaware\n")
+    exchanged(turn)
+    for author, stage in turn.stages.items():
+        assert "resolved (withdrawn)" in stage.ok(author, "findings", "--all").out
+        stage.ok(author, "verify")
+    document = sidecar(turn.pairs[0], 7)
+    document["dispositions"][0]["verb"] = "accepted"
+    reseal(turn.pairs[0], "007-claude-fix", lambda _: document)
+    done = turn.claude.run("claude", "verify", "--json")
+    assert "finding; yours to say" in str(done.json["pairs"][0]["faults"])
 
 
 @slow
