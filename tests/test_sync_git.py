@@ -141,6 +141,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(turn):
     assert turn.claude.ok("claude", "next").action == "over"
 
 
+@pytest.mark.slow
 def test_a_linked_worktree_syncs_as_the_main_one(turn, tmp_path):
     turn.codex.git("remote", "set-url", "origin", turn.bare)
     turn.codex.git("worktree", "add", "-q", tmp_path / "linked", "-b", "side")
@@ -168,6 +169,7 @@ def test_a_dry_run_in_a_clone_without_a_ledger_creates_none(turn):
     assert not turn.codex.shared.exists()
 
 
+@pytest.mark.slow
 def test_only_the_ledger_is_carried_and_flags_for_files_are_refused(clones):
     clones.open_pair()
     for flags in (("--only", "code"), ("--delete",), ("--strict-gitignore",)):
@@ -219,6 +221,7 @@ def test_no_setting_comes_from_the_ledger(turn, tmp_path):
     assert not (tmp_path / "owned").exists() and not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_urls_are_rewritten_once_as_git_does(turn, tmp_path):
     """What a URL was rewritten to may itself begin like one that is to be rewritten."""
     git, url = turn.claude.git, turn.claude.git("config", "remote.origin.url")
@@ -258,6 +261,7 @@ def test_a_remote_is_the_name_of_a_remote(clones, name):
     assert not clones.claude.shared.exists()
 
 
+@pytest.mark.slow
 def test_a_branch_in_the_way_of_the_refs_has_a_hint_that_works(clones):
     clones.claude.git("push", "-q", "origin", "HEAD:refs/heads/relay")
     clones.claude.ok("claude", "bootstrap", "--topic", "demo")
@@ -499,6 +503,7 @@ def test_a_pair_that_was_forgotten_does_not_come_back_and_contents_of_files_do_n
         assert not turn.pairs[1].exists()
 
 
+@pytest.mark.slow
 def test_nothing_of_a_forgotten_pair_stays_and_no_ref_of_it_is_missed(turn):
     secret = b"the value of the thing"
     turn.codex.send("codex", "note", secret.decode())
@@ -522,6 +527,7 @@ def inflated(path):
         return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_pair_that_is_forgotten_while_it_is_fetched_stays_forgotten(turn, monkeypatch):
     turn.claude.send("claude", "fix")
     turn.rows("claude", "push")
@@ -539,6 +545,7 @@ def test_a_pair_that_is_forgotten_while_it_is_fetched_stays_forgotten(turn, monk
     assert "all well" in turn.codex.ok("codex", "doctor").out
 
 
+@pytest.mark.slow
 def test_what_a_killed_pull_brought_is_copied_by_the_next(turn):
     turn.claude.send("claude", "fix")
     turn.rows("claude", "push")
@@ -639,6 +646,7 @@ def test_a_mirror_push_from_elsewhere_loses_nothing_and_the_next_push_brings_it_
     assert stems(turn.pairs[1]) == ["001-claude-plan", "002-codex-review"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("sync", "pull"), ("next", "--sync")], ids=" ".join)
 def test_a_pair_that_is_gone_here_is_restored_before_it_is_taken_from_elsewhere(turn, words):
     """What was not sent yet, how it ended and what the user decided are in the second copy alone."""
@@ -839,6 +847,7 @@ def test_a_ref_of_somebody_who_is_not_in_the_pair_is_refused(turn):
     assert done.code == 1 and "mallory" in done.out, done
 
 
+@pytest.mark.slow
 def test_a_foreign_session_opens_a_pair_for_its_two_authors_only_and_may_lack_anything(turn):
     whole = json.loads((turn.pairs[0] / "session.json").read_text())
     needed = "schema_version", "state", "participants"
@@ -882,6 +891,7 @@ def test_a_damaged_artifact_and_a_symlink_here_are_not_sent(turn):
     assert "003-claude-fix.md" not in names and "CLOSED" not in names
 
 
+@pytest.mark.slow
 def test_a_pair_with_a_file_that_cannot_be_read_keeps_no_other_pair_back(turn, monkeypatch):
     other = ("bootstrap", "--topic", "other", "--force")
     slug = turn.claude.ok("claude", *other, **turn.settings).out.split()[0]
@@ -1004,6 +1014,7 @@ def test_kept_objects_that_are_gone_or_damaged_are_named_or_fetched_again(turn):
     assert turn.rows("codex", "push") == [("sent", "004-codex-note")]
 
 
+@pytest.mark.slow
 def test_what_nothing_needs_of_the_kept_objects_goes_and_the_rest_is_packed(turn):
     turn.claude.git("init", "-q", "--bare", turn.folder / "other.git")
     turn.claude.git("remote", "add", "other", turn.folder / "other.git")
