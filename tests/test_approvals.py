@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -769,6 +770,23 @@ def test_a_reviewer_in_another_worktree_reviews_the_authors(stage):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["-x", "~x", "#x", "%x", ":x", "!x", "a b", "é"])
+def test_the_file_that_is_staged_differently_is_shown_whatever_its_name(stage, name):
+    _project(stage)
+    write(stage, name, "reviewed\n")
+    stage.git("add", "-A")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    ran(stage, "true")
+    assert approve(stage).code == 0
+    write(stage, name, "staged\n")
+    stage.git("add", "-A")
+    write(stage, name, "reviewed\n")
+    _, command = refused_for(close(stage), "the index differs", name)
+    assert "-staged\n+reviewed" in stage.git(*shlex.split(command)[1:])
+
+
+@pytest.mark.slow
 def test_commands_for_another_worktree_go_there_first(stage):
     _, place = worktree(stage)
     stage.ok("codex", "next")
@@ -778,7 +796,7 @@ def test_commands_for_another_worktree_go_there_first(stage):
     stage.git("add", "app.py", cwd=place)
     (place / "app.py").write_text("linked\n")
     _, command = refused_for(close(stage), "the index differs", "app.py")
-    assert command == f"cd {place} && git diff -- :/app.py"
+    assert command == f"cd {place} && git diff -- :/:app.py"
 
 
 def test_a_worktree_that_is_gone_cannot_be_approved(stage):

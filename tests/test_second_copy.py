@@ -667,6 +667,13 @@ def test_a_session_that_was_rewritten_into_nonsense_comes_back(asked):
     assert session.read_bytes() == before and asked.ok("codex", "next").action == "reply"
 
 
+def test_beside_a_pair_of_another_version_another_can_be_opened(asked):
+    asked.send("claude", "note")
+    rewritten(asked.pair, b'"schema_version": 3', b'"schema_version": 9')
+    assert " log --pair-id " in asked.refused("codex", "next").err
+    asked.ok("codex", "bootstrap", "--topic", "other")
+
+
 @pytest.mark.parametrize("word", [b'"codex"', b'"schema_version": 3', b"{"])
 def test_a_session_that_cannot_be_used_has_a_hint_that_leads_on(asked, word):
     shutil.rmtree(asked.project / ".git" / "relay")
