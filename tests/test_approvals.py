@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -424,6 +425,7 @@ def test_a_run_in_a_copy_counts_where_the_base_is_a_branch_that_moved(stage):
     assert approve(stage).code == 0
 
 
+@pytest.mark.slow
 def test_a_link_that_is_no_directory_of_the_project_is_refused(stage, asked):
     links = {"a": ".git", "b": ".git/refs", "c": ".shared", "d": ".", "e": "..", "f": "a/refs"}
     for name, target in links.items():
@@ -639,6 +641,7 @@ def test_a_base_that_is_a_commit_stays(stage):
     assert rows[0]["base"] == rows[1]["base"] and "more.py" in rows[1]["files"]
 
 
+@pytest.mark.slow
 def test_a_base_that_is_a_branch_is_followed_through_a_rebase(stage):
     pair = based(stage, "main")
     write(stage, "app.py", "two\n")
@@ -766,6 +769,24 @@ def test_a_reviewer_in_another_worktree_reviews_the_authors(stage):
     assert close(stage, cwd=place).code == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["-x", "~x", "#x", "%x", ":x", "!x", "a b", "é"])
+def test_the_file_that_is_staged_differently_is_shown_whatever_its_name(stage, name):
+    _project(stage)
+    write(stage, name, "reviewed\n")
+    stage.git("add", "-A")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    ran(stage, "true")
+    assert approve(stage).code == 0
+    write(stage, name, "staged\n")
+    stage.git("add", "-A")
+    write(stage, name, "reviewed\n")
+    _, command = refused_for(close(stage), "the index differs", name)
+    assert "-staged\n+reviewed" in stage.git(*shlex.split(command)[1:])
+
+
+@pytest.mark.slow
 def test_commands_for_another_worktree_go_there_first(stage):
     _, place = worktree(stage)
     stage.ok("codex", "next")
@@ -775,7 +796,7 @@ def test_commands_for_another_worktree_go_there_first(stage):
     stage.git("add", "app.py", cwd=place)
     (place / "app.py").write_text("linked\n")
     _, command = refused_for(close(stage), "the index differs", "app.py")
-    assert command == f"cd {place} && git diff -- :/app.py"
+    assert command == f"cd {place} && git diff -- :/:app.py"
 
 
 def test_a_worktree_that_is_gone_cannot_be_approved(stage):
@@ -1034,6 +1055,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.slow
 def test_hostile_settings_of_the_repository(stage, asked):
     write(stage, "keep.py", "evil\n")
     write(stage, "new.py", "evil\n")
@@ -1107,6 +1129,7 @@ def test_hostile_attributes_hide_no_more_than_in_a_commit(stage, asked, how):
     assert any("keep.py" in why for why, _ in unmet(approve(stage, *NOT_RUN)))
 
 
+@pytest.mark.slow
 def test_hostile_filter_that_was_taken_away_after_the_approval(stage):
     """With it the change ships one content, without it another: the close sees what was committed."""
     _project(stage)
@@ -1136,6 +1159,7 @@ def submodule(stage):
     return pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     ["edit", "no git directory"]
@@ -1218,6 +1242,7 @@ def test_hostile_directory_of_the_ledgers_name_where_the_ledger_is_elsewhere(sta
     refused_for(approve(stage, *NOT_RUN, **root), ".shared/tool.py")
 
 
+@pytest.mark.slow
 def test_hostile_directory_of_the_ledgers_name_in_a_linked_worktree(stage):
     """The ledger is in the main worktree: what is committed here under its name was not reviewed. A
     scratch file is left out only while git does not track it."""
@@ -1523,6 +1548,7 @@ def test_the_commands_that_show_what_differs_work_below_the_top(stage, asked):
     assert "-staged" in stage.git(*way.split()[1:], cwd=stage.project / "lib")
 
 
+@pytest.mark.slow
 def test_many_files_that_were_approved_may_be_committed(stage, real_git, monkeypatch):
     monkeypatch.setattr(RELAY, "MAX_LISTED_FILES", 3)
     _project(stage)

@@ -301,11 +301,13 @@ def test_without_an_edit_an_approved_pair_closes(approved):
     assert close(approved).code == 0
 
 
+@pytest.mark.slow
 def test_without_an_edit_one_with_a_submodule_closes(submodule):
     assert approve(submodule).code == 0
     assert close(submodule).code == 0
 
 
+@pytest.mark.slow
 def test_without_an_edit_one_with_repositories_within_closes(loose):
     assert approve(loose).code == 0
     assert close(loose).code == 0
@@ -891,6 +893,7 @@ def work(stage):
     os.symlink("a.txt", stage.project / "l")
 
 
+@pytest.mark.slow
 def test_the_digest_is_the_same_however_the_content_is_staged_and_committed(stage):
     base = based(stage)
     work(stage)
@@ -1081,6 +1084,7 @@ def one_added_empty(stage):
     write(stage, "empty", "")
 
 
+@pytest.mark.slow
 def test_the_digest_differs_where_one_thing_differs(stage):
     base = based(stage)
     work(stage)
@@ -1251,6 +1255,7 @@ def test_before_the_first_commit_everything_is_new(tmp_path, stage):
     assert told(stage)["moved"] == ["a.txt"]
 
 
+@pytest.mark.slow
 def test_a_repository_that_names_objects_by_sha256_is_reviewed_alike(stage):
     shutil.rmtree(stage.project / ".git")
     stage.git("init", "-q", "-b", "main", "--template=", "--object-format=sha256")
@@ -1328,6 +1333,7 @@ def under_git(stage):
     }
 
 
+@pytest.mark.slow
 def test_nothing_under_git_changes_and_no_lock_stops_it(stage):
     """With all that tempts git to write: a stale index, a split one, a cache of untracked files, packs, large files."""
     based(stage)

@@ -142,6 +142,7 @@ def printed_commands():
         yield from re.findall(r"(?:^|hint: |: )relay ([a-z]+ [-a-z].*)$", text)
 
 
+@pytest.mark.slow
 def test_no_hint_has_a_flag_that_its_command_does_not_take():
     firsts = {command.words.split()[0] for command in RELAY.COMMANDS}
     typed = {line for line in printed_commands() if line.split()[0] in firsts}
@@ -165,6 +166,7 @@ def test_a_bug_is_reported_as_one_with_its_own_exit_code(stage, relay, monkeypat
     assert done.code == 70 and "a bug in relay" in done.err and "issue add" in done.err
 
 
+@pytest.mark.slow
 def test_words_after_run_belong_to_the_command(stage):
     stage.open_pair()
     for words in (

@@ -74,6 +74,7 @@ def test_a_look_starts_no_process(stage, monkeypatch, words):
     assert not started
 
 
+@pytest.mark.slow
 def test_telling_the_tree_takes_git_alone_and_not_more_of_it_for_more_files(
     stage, real_git, monkeypatch
 ):

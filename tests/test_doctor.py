@@ -218,6 +218,7 @@ def test_doctor_publishes_and_wakes_a_process_that_waits(stage, real_proof):
     assert stage.snapshot(stage.shared / "_relay").keys() == before
 
 
+@pytest.mark.slow
 def test_relay_is_compiled_for_the_python_of_the_login_shell_and_doctor_names_a_cold_one(
     stage, monkeypatch
 ):

@@ -196,6 +196,7 @@ def test_an_interrupt_at_a_terminal_reaches_the_command_once(stage):
     os.close(terminal)
 
 
+@pytest.mark.slow
 def test_a_grandchild_that_keeps_the_pipe_open_does_not_keep_the_run_open(stage):
     asked(stage)
     child = started(stage, "sh", "-c", "sleep 600 & echo $!; exit 3")
@@ -233,6 +234,7 @@ def test_output_into_a_pipe_that_nobody_reads_any_more_ends_the_command_as_it_wo
     assert the_record(stage)["code"] == 141
 
 
+@pytest.mark.slow
 def test_a_standard_output_that_does_not_block_loses_nothing(stage):
     """Programs that start others, Node among them, hand down pipes that refuse a write while they are full."""
     asked(stage)
@@ -307,6 +309,7 @@ def test_a_progress_bar_pushes_nothing_out_of_what_is_kept(stage, before, after)
     assert ("left out" in "".join(kept)) == (after != FRAMES)
 
 
+@pytest.mark.slow
 def test_many_long_words_are_kept_in_bounds_too(stage):
     """A record that is too long to be read again would be lost in silence."""
     path = asked(stage)

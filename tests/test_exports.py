@@ -138,6 +138,7 @@ def review(stage, first):
 # ---- the statement and the commit
 
 
+@pytest.mark.slow
 def test_the_commit_of_what_was_approved_is_equal_in_a_clone_without_a_ledger(review):
     assert not (review.cloned / ".shared").exists()
     assert review.differ() == []
@@ -423,6 +424,7 @@ FORGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORGED)
 def test_a_statement_that_contradicts_itself_is_refused(review, name):
     done = review.verify(file=review.save(FORGED[name](review.statement)))
@@ -518,6 +520,7 @@ def test_a_clone_of_another_user_is_refused_with_the_line_that_helps(review):
     assert done.code == 2 and "safe.directory" in done.err
 
 
+@pytest.mark.slow
 def test_a_repository_that_names_objects_by_sha256_has_statements(stage):
     shutil.rmtree(stage.project / ".git")
     stage.git("init", "-q", "-b", "main", "--template=", "--object-format=sha256")
@@ -596,6 +599,7 @@ def bump(stage, text="more\n"):
     return commit(stage, "bump", cwd=stage.project / "sub")
 
 
+@pytest.mark.slow
 def test_a_submodule_is_approved_at_its_commit(stage):
     made = Review(stage, before=module_before, change=bump)
     clone = made.clone()
@@ -607,6 +611,7 @@ def test_a_submodule_is_approved_at_its_commit(stage):
     assert made.differ() == ["sub"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bumped", [True, False])
 def test_a_submodule_with_uncommitted_changes_has_no_statement(stage, bumped):
     def dirty(stage):
@@ -634,6 +639,7 @@ def test_a_stray_file_of_the_approved_tree_is_named_at_the_close_and_missed_by_a
     assert made.differ() == ["stray.txt"]
 
 
+@pytest.mark.slow
 def test_a_file_that_was_not_in_the_request_is_in_no_statement_and_no_trailer(stage):
     def slipped_in(stage):
         write(stage, "slipped.py", "nobody was asked\n")
@@ -963,6 +969,7 @@ def test_one_form_at_a_time(pull, words):
     pull.stage.refused("claude", "export", *words.split())
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_is_named_and_left_out(stage):
     made = found(stage)
     artifact = stage.shared / made.slug / "002-codex-review.md"

@@ -78,6 +78,7 @@ def a_value(dice):
     return dice.choice(some)
 
 
+@pytest.mark.slow
 def test_random_frontmatter_reads_back_to_us_and_to_1_x_or_is_refused_by_key(relay):
     dice, kept, refused = random.Random(2), 0, 0
     for _ in range(4000):
@@ -242,6 +243,7 @@ BODIES = (
 )
 
 
+@pytest.mark.slow
 def test_every_prompt_is_kept_exactly_through_send_and_draft(stage, relay, pair):
     for n, prompt in enumerate(PROMPTS):
         body, ask = stage.file("# B\n", f"b{n}"), stage.file(prompt, f"p{n}")
@@ -540,6 +542,7 @@ def a_document(dice, depth=0):
     return inside if kind < 4 else {"".join(dice.choices(words, k=2)): each for each in inside}
 
 
+@pytest.mark.slow
 def test_random_json_reads_back_from_both_of_our_writers(relay):
     dice = random.Random(6)
     for _ in range(800):

@@ -18,6 +18,7 @@ def ground(relay, stage, monkeypatch):
     return fuzz.Ground(relay, stage, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_few_cases_of_every_kind_end_in_a_value_or_a_documented_error(ground):
     for target, (weight, _, _) in fuzz.TARGETS.items():
         fuzz.play(ground, 7, range(max(4, weight)), target)

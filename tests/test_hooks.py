@@ -293,6 +293,7 @@ def test_the_end_of_a_command_wakes_no_codex_whatever_it_reports(stage, pair):
     assert hook(stage, "codex", "Stop", background_tasks=[SUBAGENT]).told["decision"] == "block"
 
 
+@pytest.mark.slow
 def test_a_held_wait_wakes_by_its_end_and_hooks_leave_it_to_it(stage, pair):
     stage.send("claude", "plan")
     waiting = stage.spawn("claude", "next", "--wait", "20")

@@ -265,6 +265,7 @@ HARD_NAMES = (
 )
 
 
+@pytest.mark.slow
 def test_names_that_could_drive_a_terminal_or_break_a_line_do_neither(stage):
     pair, draft = two_pairs(stage)
     places = (

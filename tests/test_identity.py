@@ -262,6 +262,7 @@ def in_a_terminal(stage, script, words=("sh", "-s"), **env):
     return printed.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_gives_a_lasting_id_and_another_terminal_another(stage):
     twice = '"$RELAY" whoami --json >one; "$RELAY" whoami --json | cat >two; sh -c \'"$RELAY" whoami --json\' >three'
     in_a_terminal(stage, twice, RELAY_AUTHOR="gemini")

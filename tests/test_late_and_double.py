@@ -60,6 +60,7 @@ def test_a_number_reserved_early_and_published_late_is_delivered(stage):
     assert stage.ok("codex", "next").action == "wait"
 
 
+@pytest.mark.slow
 def test_a_late_number_is_delivered_behind_many_answers(stage):
     stage.open_pair()
     late = claimed(stage, "claude", "plan")

@@ -296,6 +296,7 @@ def test_every_shell_starts_it(launch, venv, shell):
     assert launch.run(*odd, command=command).stderr == f"{odd}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", ["000", "002"])
 def test_nobody_else_can_write_the_bytecode_that_is_run(stage, umask):
     """And what the user's command creates has the user's own mode."""
@@ -308,6 +309,7 @@ def test_nobody_else_can_write_the_bytecode_that_is_run(stage, umask):
     assert stat.S_IMODE((stage.project / "made").stat().st_mode) == 0o666 & ~int(umask, 8)
 
 
+@pytest.mark.slow
 def test_it_can_be_started_as_an_argument_of_python(launch):
     launch.fine(command=[THIS, SCRIPT])
     launch.fine(command=[THIS, "-I", launch.relay])

@@ -323,6 +323,7 @@ def try_all(stage, shift):
     check(stage.run("codex", "next"), ["next"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", range(2))
 def test_no_command_lets_peer_text_out_of_its_fence_and_quotes(stage, shift):
     try_all(stage, shift)
@@ -388,6 +389,7 @@ def test_the_closers_words_do_not_pass_for_relays_own(stage):
     assert 'closed by claude, not your user: outcome "done", reason "your user approved' in out
 
 
+@pytest.mark.slow
 def test_long_texts_are_cut_with_the_path_for_the_rest(stage):
     pair = stage.open_pair()
     stage.send("claude", "plan", "# Long\n" + "0123456789\n" * 30_000)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import SCRIPT
+from conftest import SCRIPT, keyboard
 
 
 def ledger(stage, cwd, **env):
@@ -274,12 +274,22 @@ def test_a_relative_shared_root_is_refused(stage, given):
 
 def test_a_shared_root_on_a_mount_that_is_missing_is_refused(stage):
     root = f"{stage.folder}/mount/gone/.shared"
-    for words in (("bootstrap", "--topic", "t"), ("init",)):
-        refused(stage, stage.project, *words, says="does not exist", RELAY_SHARED_ROOT=root)
-    for words in (("next", "--exit-code"), ("status",), ("pairs", "list"), ("doctor",)):
-        before = stage.snapshot()
-        stage.run("claude", *words, RELAY_SHARED_ROOT=root)
-        assert stage.snapshot() == before
+    """Also by what only reads: no pair in sight is not no pair, and no `next:` line can work."""
+    before = stage.snapshot()
+    for words in ("bootstrap --topic t", "init", "next", "status", "pairs list", "doctor"):
+        refused(stage, stage.project, *words.split(), says="not exist", RELAY_SHARED_ROOT=root)
+    assert stage.snapshot() == before
+
+
+def test_what_the_user_types_finds_the_ledger_from_any_terminal(stage):
+    place = {"RELAY_SHARED_ROOT": str(stage.folder / "led ger")}
+    stage.ok("claude", "bootstrap", "--topic", "t", **place)
+    stage.send("claude", "decision", ask="@user: may we?", **place)
+    user_types = stage.refused("claude", "continue", typed=False, **place).err.partition("s: ")[2]
+    with keyboard(True) as terminal:
+        command, env = ["sh", "-c", user_types], stage.user_env("claude")
+        done = subprocess.run(command, cwd="/", env=env, stdin=terminal, capture_output=True)
+    assert b"the user decided to continue" in done.stdout, done
 
 
 def test_a_shared_root_that_is_a_file_is_refused(stage):

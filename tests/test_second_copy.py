@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import IDENTITY, RELAY
+from conftest import IDENTITY, RELAY, reseal
 
 
 def copy_of(stage, slug):
@@ -151,6 +151,22 @@ def test_one_damaged_or_missing_file_comes_back(asked, suffix, how):
     asked.ok("codex", "restore", asked.pair.name)
     assert files_of(asked.pair) == before
     assert asked.ok("codex", "next").action == "reply"
+
+
+def test_what_was_rewritten_with_all_its_hashes_after_it_was_delivered_comes_back(asked):
+    before = files_of(asked.pair)
+    reseal(asked.pair, "001-claude-plan", text=lambda text: text.replace("# Text", "# Other"))
+    assert asked.ok("codex", "next").next == f"restore {asked.pair.name}"
+    asked.ok("codex", "restore", asked.pair.name)
+    assert files_of(asked.pair) == before and asked.ok("codex", "next").action == "reply"
+
+
+def test_no_restore_is_offered_for_what_the_copy_has_as_it_is_here(asked):
+    reseal(asked.pair, "001-claude-plan", lambda sidecar: sidecar | {"findings": "none"})
+    shutil.rmtree(copy_of(asked, asked.pair.name))
+    asked.ok("codex", "status")
+    faults = asked.run("codex", "verify", "--json").json["pairs"][0]["faults"]
+    assert faults and "restore it from a backup" in faults[0]["remedy"]
 
 
 def test_what_fails_its_hash_in_the_copy_is_not_restored(asked):
@@ -649,6 +665,13 @@ def test_a_session_that_was_rewritten_into_nonsense_comes_back(asked):
     hint = asked.refused("codex", "next").err.partition("hint: ")[2].split()
     asked.ok("codex", *hint[1:])
     assert session.read_bytes() == before and asked.ok("codex", "next").action == "reply"
+
+
+def test_beside_a_pair_of_another_version_another_can_be_opened(asked):
+    asked.send("claude", "note")
+    rewritten(asked.pair, b'"schema_version": 3', b'"schema_version": 9')
+    assert " log --pair-id " in asked.refused("codex", "next").err
+    asked.ok("codex", "bootstrap", "--topic", "other")
 
 
 @pytest.mark.parametrize("word", [b'"codex"', b'"schema_version": 3', b"{"])

@@ -217,6 +217,7 @@ def typed(stage, skill, *words, cwd=None):
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     ["clone", "by a symlink to the project"]
@@ -687,6 +688,7 @@ def test_without_an_id_in_the_environment_the_one_that_claude_code_hands_over_co
     assert told["bound"] and told["pair"] == slug
 
 
+@pytest.mark.slow
 def test_the_line_never_waits_for_a_standard_input_that_stays_open(stage):
     stage.open_pair()
     for author in ("claude", None):

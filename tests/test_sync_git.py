@@ -14,7 +14,7 @@ import time
 import zlib
 
 import pytest
-from conftest import RELAY
+from conftest import RELAY, dispositions, findings, reseal, sidecar
 from helpers.machines import MISSING, Clones, Sshd, published
 from helpers.tracing import sound
 
@@ -141,6 +141,7 @@ def test_a_dry_run_says_the_same_and_changes_nothing(turn):
     assert turn.claude.ok("claude", "next").action == "over"
 
 
+@pytest.mark.slow
 def test_a_linked_worktree_syncs_as_the_main_one(turn, tmp_path):
     turn.codex.git("remote", "set-url", "origin", turn.bare)
     turn.codex.git("worktree", "add", "-q", tmp_path / "linked", "-b", "side")
@@ -168,6 +169,7 @@ def test_a_dry_run_in_a_clone_without_a_ledger_creates_none(turn):
     assert not turn.codex.shared.exists()
 
 
+@pytest.mark.slow
 def test_only_the_ledger_is_carried_and_flags_for_files_are_refused(clones):
     clones.open_pair()
     for flags in (("--only", "code"), ("--delete",), ("--strict-gitignore",)):
@@ -219,6 +221,7 @@ def test_no_setting_comes_from_the_ledger(turn, tmp_path):
     assert not (tmp_path / "owned").exists() and not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_urls_are_rewritten_once_as_git_does(turn, tmp_path):
     """What a URL was rewritten to may itself begin like one that is to be rewritten."""
     git, url = turn.claude.git, turn.claude.git("config", "remote.origin.url")
@@ -258,6 +261,7 @@ def test_a_remote_is_the_name_of_a_remote(clones, name):
     assert not clones.claude.shared.exists()
 
 
+@pytest.mark.slow
 def test_a_branch_in_the_way_of_the_refs_has_a_hint_that_works(clones):
     clones.claude.git("push", "-q", "origin", "HEAD:refs/heads/relay")
     clones.claude.ok("claude", "bootstrap", "--topic", "demo")
@@ -356,6 +360,110 @@ def test_another_artifact_under_one_name_is_named_and_neither_is_written_over(st
     assert "differs from the one here" in done.out
 
 
+def exchanged(clones):
+    """Both clones have all that either published."""
+    for author in ("claude", "codex", "claude", "codex"):
+        clones.rows(author, "push")
+        clones.rows(author, "pull")
+
+
+@slow
+@pytest.mark.parametrize("kind, status", [("decision", "ready"), ("note", "timed_out")])
+def test_what_asks_the_user_still_does_where_the_peers_artifact_crosses(turn, kind, status):
+    turn.claude.send("claude", "note")
+    turn.codex.ok("codex", "next")
+    turn.codex.send("codex", kind, "# Which one?\n", "go on", "--status", status)
+    turn.claude.send("claude", "fix", "# Later\n")
+    exchanged(turn)
+    for author, stage in turn.stages.items():
+        assert stage.ok(author, "next").action == "ask_user"
+        refused = stage.try_send(author, "note", "# Went on\n")
+        assert refused.code == 2 and "004" in refused.err and "the user" in refused.err
+    turn.codex.ok("codex", "continue")
+    assert turn.codex.ok("codex", "next").action == "reply"
+
+
+@slow
+def test_whose_work_came_first_is_not_decided_by_numbers_that_crossed(turn):
+    for stage in turn.stages.values():
+        (stage.project / "code.txt").write_text("2\n")
+    turn.codex.send("codex", "plan", "# Mine\n")
+    turn.claude.send("claude", "fix")
+    turn.claude.send("claude", "fix", "# More\n")
+    exchanged(turn)
+    turn.claude.ok("claude", "next")
+    turn.claude.ok("claude", "run", "--", "true")
+    words = ("--verdict", "approve", "--reply-to", 4)
+    done = turn.claude.try_send("claude", "review", "# Fine\n", *words)
+    assert done.code == 2 and "did not send first" in done.err, done
+
+
+@slow
+@pytest.mark.parametrize("first", ["approve", "changes"])
+def test_of_two_verdicts_of_one_author_that_cross_the_one_that_asks_for_changes_counts(turn, first):
+    other = {"CLAUDE_CODE_SESSION_ID": "on-the-other-machine"}
+    claude, codex = turn.claude, turn.codex
+    for stage in turn.stages.values():
+        (stage.project / "code.txt").write_text("2\n")
+    codex.send("codex", "plan")
+    turn.rows("codex", "push")
+    turn.rows("claude", "pull")
+    codex.send("codex", "addendum")
+    codex.ok("claude", "pair", "join", turn.slug, **other)
+    verdicts = [first, *{"approve", "changes"} - {first}]
+    for stage, verdict, env in ((claude, verdicts[0], {}), (codex, verdicts[1], other)):
+        stage.ok("claude", "next", **env)
+        stage.ok("claude", "run", "--", "true", **env)
+        stage.send("claude", "review", "# Read\n", "x", "--verdict", verdict, **env)
+    exchanged(turn)
+    codex.ok("codex", "next")
+    done = codex.run("codex", "close", "--outcome", "approved", "--reason", "done")
+    assert done.code == 2 and "asks for changes" in done.err, done
+
+
+@slow
+def test_an_answer_that_crosses_with_the_finders_word_is_no_contradiction(turn):
+    turn.codex.send("codex", "review", findings("blocker code.txt:1 bad"))
+    exchanged(turn)
+    turn.claude.ok("claude", "next")
+    turn.claude.send("claude", "note")
+    turn.claude.send("claude", "fix", dispositions("4.1 fixed done"))
+    turn.codex.send("codex", "note", dispositions("4.1 withdrawn no"))
+    turn.claude.send("claude", "note", "# Unaware\n")
+    exchanged(turn)
+    for author, stage in turn.stages.items():
+        assert "resolved (withdrawn)" in stage.ok(author, "findings", "--all").out
+        stage.ok(author, "verify")
+    document = sidecar(turn.pairs[0], 7)
+    document["dispositions"][0]["verb"] = "accepted"
+    reseal(turn.pairs[0], "007-claude-fix", lambda _: document)
+    done = turn.claude.run("claude", "verify", "--json")
+    assert "finding; yours to say" in str(done.json["pairs"][0]["faults"])
+
+
+@slow
+@pytest.mark.parametrize("kind", ["plan", None])
+def test_a_second_session_of_one_vendor_on_another_machine_is_led_to_its_own_side(clones, kind):
+    here, there, other = clones.claude, clones.codex, {"CLAUDE_CODE_SESSION_ID": "on-the-other"}
+    words = ("bootstrap", "--topic", "demo", "--peer", "claude-2")
+    slug = here.ok("claude", *words, **clones.settings).out.split()[0]
+    if kind:
+        here.send("claude", kind)
+    clones.rows("claude", "push")
+    led = there.ok("claude", "next", "--sync", **clones.settings, **other)
+    assert (led.action, led.next) == ("full", f"pair join {slug} --as claude-2")
+    there.ok("claude", *led.next.split(), **other)
+    expected = "reply" if kind else "wait"
+    assert there.ok("claude", "next", **other).action == expected
+    there.send("claude", "note", **other)
+    assert clones.sync("codex", "push", who="claude", **other).code == 0
+    assert f"refs/relay/{slug}/claude-2" in clones.refs()
+    here.ok("claude", "next", "--sync", **clones.settings)
+    if kind:  # Who was claude here still is.
+        here.ok("claude", "pair", "leave")
+        assert here.ok("claude", "next").action == "reply"
+
+
 @slow
 @pytest.mark.parametrize("loss", ["nothing", "the kept objects"])
 def test_a_wait_is_woken_by_what_the_other_side_pushes(turn, loss):
@@ -418,6 +526,7 @@ def test_a_pair_that_was_forgotten_does_not_come_back_and_contents_of_files_do_n
         assert not turn.pairs[1].exists()
 
 
+@pytest.mark.slow
 def test_nothing_of_a_forgotten_pair_stays_and_no_ref_of_it_is_missed(turn):
     secret = b"the value of the thing"
     turn.codex.send("codex", "note", secret.decode())
@@ -441,6 +550,7 @@ def inflated(path):
         return path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_pair_that_is_forgotten_while_it_is_fetched_stays_forgotten(turn, monkeypatch):
     turn.claude.send("claude", "fix")
     turn.rows("claude", "push")
@@ -458,6 +568,7 @@ def test_a_pair_that_is_forgotten_while_it_is_fetched_stays_forgotten(turn, monk
     assert "all well" in turn.codex.ok("codex", "doctor").out
 
 
+@pytest.mark.slow
 def test_what_a_killed_pull_brought_is_copied_by_the_next(turn):
     turn.claude.send("claude", "fix")
     turn.rows("claude", "push")
@@ -558,6 +669,7 @@ def test_a_mirror_push_from_elsewhere_loses_nothing_and_the_next_push_brings_it_
     assert stems(turn.pairs[1]) == ["001-claude-plan", "002-codex-review"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("sync", "pull"), ("next", "--sync")], ids=" ".join)
 def test_a_pair_that_is_gone_here_is_restored_before_it_is_taken_from_elsewhere(turn, words):
     """What was not sent yet, how it ended and what the user decided are in the second copy alone."""
@@ -758,6 +870,7 @@ def test_a_ref_of_somebody_who_is_not_in_the_pair_is_refused(turn):
     assert done.code == 1 and "mallory" in done.out, done
 
 
+@pytest.mark.slow
 def test_a_foreign_session_opens_a_pair_for_its_two_authors_only_and_may_lack_anything(turn):
     whole = json.loads((turn.pairs[0] / "session.json").read_text())
     needed = "schema_version", "state", "participants"
@@ -801,6 +914,7 @@ def test_a_damaged_artifact_and_a_symlink_here_are_not_sent(turn):
     assert "003-claude-fix.md" not in names and "CLOSED" not in names
 
 
+@pytest.mark.slow
 def test_a_pair_with_a_file_that_cannot_be_read_keeps_no_other_pair_back(turn, monkeypatch):
     other = ("bootstrap", "--topic", "other", "--force")
     slug = turn.claude.ok("claude", *other, **turn.settings).out.split()[0]
@@ -923,6 +1037,7 @@ def test_kept_objects_that_are_gone_or_damaged_are_named_or_fetched_again(turn):
     assert turn.rows("codex", "push") == [("sent", "004-codex-note")]
 
 
+@pytest.mark.slow
 def test_what_nothing_needs_of_the_kept_objects_goes_and_the_rest_is_packed(turn):
     turn.claude.git("init", "-q", "--bare", turn.folder / "other.git")
     turn.claude.git("remote", "add", "other", turn.folder / "other.git")

@@ -476,6 +476,11 @@ def test_a_damaged_artifact_sent_again_says_what_to_do(stage):
     )
     done = stage.ok("claude", "send", "--kind", "plan", "--file", file, "--again")
     assert "002-claude-plan" in done.out
+    shutil.rmtree(stage.project / ".git" / "relay")
+    ways = stage.ok("codex", "next").out.partition("; to continue without it, ")
+    assert "backup" in ways[0] and "again" not in ways[0] and "again" in ways[2]
+    stage.ok("codex", "continue")
+    assert stage.ok("codex", "next").action == "reply"
 
 
 # ---- around the artifacts

@@ -51,6 +51,7 @@ def slug(stage):
     return ok(stage, ONE, "bootstrap", "--topic", "t").out.split()[0]
 
 
+@pytest.mark.slow
 def test_a_whole_review_between_two_sessions_of_one_vendor(stage, slug):
     pair = stage.shared / slug
     (stage.project / "pay.py").write_text("one\n")

@@ -112,6 +112,12 @@ def test_status_tells_each_state_of_activity(stage):
 # ---- wait and next
 
 
+def test_where_no_pair_is_active_the_hint_lists_those_that_ended(stage):
+    opened(stage, "ended")
+    hint = stage.refused("claude", "wait", "--timeout", "0").err.partition("hint: ")[2]
+    assert v1.slug_of("ended") in stage.ok("claude", *hint.split()[1:]).out
+
+
 def waited_out(stage, name):
     """The end of a wait, behind all that was still to be handed over."""
     for _ in range(4):

@@ -314,6 +314,7 @@ def test_what_cannot_be_shown_is_refused(stage, asked, words):
 # ---- show --diff
 
 
+@pytest.mark.slow
 def test_a_diff_shows_what_was_published_whatever_git_and_the_working_tree_still_have(stage):
     write(stage, "base.py", "base\n")
     stage.git("add", ".")

@@ -146,6 +146,7 @@ def test_several_waiters_of_both_sides_are_all_woken(stage):
 # ---- not woken
 
 
+@pytest.mark.slow
 def test_own_writes_drafts_and_reading_wake_nobody(stage):
     stage.open_pair()
     children = [waiter(stage, "codex", "wait"), waiter(stage, "codex", "next", "--wait", "60")]
@@ -162,6 +163,7 @@ def test_own_writes_drafts_and_reading_wake_nobody(stage):
 # ---- its end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words, code",
     [
@@ -196,6 +198,7 @@ def test_a_wait_that_is_no_number_is_refused_whatever_the_action(stage, reach, f
         assert "hint: " in done.err, (value, done)
 
 
+@pytest.mark.slow
 def test_the_time_to_wait_comes_from_the_environment_too(stage):
     stage.open_pair()
     assert stage.run("codex", "wait", RELAY_WAIT_TIMEOUT="0.1").code == 10
@@ -223,6 +226,7 @@ def test_a_wait_that_looks_just_as_the_pair_is_closed_sees_that(stage):
     assert code == 0 and out.startswith("action: over: closed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [(), ("--no-archive",)], ids=["archived", "left in place"])
 def test_close_ends_every_wait_with_12(stage, how):
     stage.open_pair()

@@ -279,6 +279,7 @@ def test_the_demo_stops_at_no_setting_of_the_users_but_a_broken_one(stage, mine)
         assert child.returncode == 2 and "bad config line" in said and "bug" not in said
 
 
+@pytest.mark.slow
 def test_json_is_one_line_for_each_change_until_nobody_reads(stage):
     pair = stage.open_pair()
     child = stage.spawn(None, "watch", "--json", "--interval", "0.3")
