@@ -1696,7 +1696,7 @@ def test_hostile_correction_under_a_number_from_before_the_approval(stage, asked
 def test_hostile_correction_of_what_a_reviewed_correction_corrects(stage, asked):
     stage.send("claude", "correction", "# And so\n", "go", "--corrects", "1")
     stage.ok("codex", "next")
-    approved(stage)
+    approved(stage, "--reply-to", 2)
     stage.ok("claude", "next")
     assert sidecar(asked, 3)["request"]["name"] == "002-claude-correction"
     stage.send("claude", "correction", "# It drops the table too\n", "go", "--corrects", "1")
@@ -1834,9 +1834,9 @@ def test_changes_asked_for_under_a_number_from_before_the_approval_count(stage, 
     assert "no approval is on record" in stage.refused("claude", "export", "--statement").err
 
 
-def approve_as(stage, author, *more):
+def approve_as(stage, author, *more, text="# Fine\n"):
     words = ("send", "--kind", "review", "--verdict", "approve", *NOT_RUN, "--next", "ship it")
-    return stage.run(author, *words, "--file", stage.file("# Fine\n", f"{author}.md"), *more)
+    return stage.run(author, *words, "--file", stage.file(text, f"{author}.md"), *more)
 
 
 @pytest.mark.parametrize("kind", ["note", "question", "review"])
@@ -2141,3 +2141,56 @@ def test_a_base_branch_that_is_gone_is_named(stage):
     stage.ok("codex", "next")
     stage.git("branch", "-q", "-D", "main")
     refused_for(approve(stage, *NOT_RUN), "Not a valid object name refs/heads/main")
+
+
+def test_what_the_user_confirmed_is_left_by_the_approval_itself(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    write(stage, "app.py", "codex was here\n")
+    stage.send("codex", "fix", "# Mine\n")
+    stage.ok("claude", "next")
+    answer = dispositions("2.1 wontfix too dear")
+    ran(stage, "true", author="claude")
+    assert "left only by the user" in approve_as(stage, "claude", text=answer).err
+    stage.ok("claude", "continue")
+    assert approve_as(stage, "claude", text=answer).code == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("rm", "-q", "--cached", "new.py"), ("reset", "-q", "HEAD~1", "--", ".")]
+)
+def test_an_index_that_takes_back_what_head_has_is_in_the_way(stage, asked, words):
+    approved(stage)
+    stage.ok("claude", "next")
+    commit(stage, "work")
+    stage.git(*words)
+    refused_for(close(stage), "the index differs", "new.py")
+    stage.git("add", "new.py", "app.py")
+    assert close(stage).code == 0
+
+
+def test_what_hands_ones_own_work_over_leads_to_its_approval(stage, asked):
+    """Who was asked for changes sent what the other side had sent first: neither may approve that."""
+    write(stage, "app.py", "codex was here\n")
+    stage.send("codex", "fix", "# Mine\n")
+    stage.send("codex", "review", "# No\n", "so", "--verdict", "changes")
+    stage.ok("claude", "next")
+    stage.send("claude", "fix", "# As yours\n")
+    stage.ok("codex", "next")
+    ran(stage, "true")
+    _, way = refused_for(approve(stage), "004 hands nothing over")
+    kind = re.search(r"--kind (\w+)", way)[1]
+    stage.send("codex", kind, "# Then you\n")
+    stage.ok("claude", "next")
+    ran(stage, "true", author="claude")
+    assert approve_as(stage, "claude").code == 0
+
+
+def test_an_approval_is_of_the_request_and_not_of_a_note_after_it(stage, asked):
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "note", "# By the way\n")
+    stage.ok("codex", "next")
+    ran(stage, "true")
+    refused_for(approve(stage), "changed since 001: app.py (or")
+    write(stage, "app.py", "two\n")
+    approved(stage)
+    assert sidecar(asked, 3)["request"]["name"] == "001-claude-fix"

@@ -442,6 +442,29 @@ def test_an_answer_that_crosses_with_the_finders_word_is_no_contradiction(turn):
 
 
 @slow
+@pytest.mark.parametrize("kind", ["plan", None])
+def test_a_second_session_of_one_vendor_on_another_machine_is_led_to_its_own_side(clones, kind):
+    here, there, other = clones.claude, clones.codex, {"CLAUDE_CODE_SESSION_ID": "on-the-other"}
+    words = ("bootstrap", "--topic", "demo", "--peer", "claude-2")
+    slug = here.ok("claude", *words, **clones.settings).out.split()[0]
+    if kind:
+        here.send("claude", kind)
+    clones.rows("claude", "push")
+    led = there.ok("claude", "next", "--sync", **clones.settings, **other)
+    assert (led.action, led.next) == ("full", f"pair join {slug} --as claude-2")
+    there.ok("claude", *led.next.split(), **other)
+    expected = "reply" if kind else "wait"
+    assert there.ok("claude", "next", **other).action == expected
+    there.send("claude", "note", **other)
+    assert clones.sync("codex", "push", who="claude", **other).code == 0
+    assert f"refs/relay/{slug}/claude-2" in clones.refs()
+    here.ok("claude", "next", "--sync", **clones.settings)
+    if kind:  # Who was claude here still is.
+        here.ok("claude", "pair", "leave")
+        assert here.ok("claude", "next").action == "reply"
+
+
+@slow
 @pytest.mark.parametrize("loss", ["nothing", "the kept objects"])
 def test_a_wait_is_woken_by_what_the_other_side_pushes(turn, loss):
     """Also after a `forget` of another pair, which removes what is kept of the remote."""
