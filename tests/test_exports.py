@@ -1090,7 +1090,7 @@ def test_the_words_of_others_make_no_link_and_no_placeholder_in_sarif(pull):
 
 def test_a_finding_of_a_ledger_from_elsewhere_has_a_sound_place_or_none(stage):
     made = found(stage)
-    hostile = ["/etc/passwd", "../up.py", "a//b", "", "C:x\ud800.py"]
+    hostile = ["/etc/passwd", "../up.py", "a//b", "", "C:x\ud800.py", "a\0b"]
 
     def change(sidecar):
         for row, path in zip(sidecar["findings"], hostile, strict=False):
