@@ -488,37 +488,28 @@ def condition(row):
     return row
 
 
-def lacks_of(done, expected=()):
-    """The conditions that a refusal lists. It names the first of many paths and counts the others."""
+def lacks_of(done):
+    """The conditions that a refusal lists."""
     if done.code == 0:
         return set()
     assert done.code == 2 and done.err.startswith("relay: "), done
-    if (
-        re.search("user|reopened|reviews without", done.err.split("\n")[0])
-        and "  - " not in done.err
-    ):
+    if " - " not in done.err and re.search("user|reopened|reviews without", done.err.split("\n")[0]):
         return {"question"}
     rows = re.findall(r"(?m)^  - (--accept-moved .*|--empty: .*|.*(?=\n    hint: \S))", done.err)
     assert len(rows) == done.err.count("\n  - "), done
-    lacks = {condition(row) for row in rows} or {done.err}
-    moved = next((each for each in expected if each.startswith("moved")), "")
-    for each in [each for each in lacks if " more" in each]:
-        *first, last = re.findall(r"'(.*?)(?: and (\d+) more)?'", each)
-        shown = [path for path, _ in (*first, last)]
-        more = sum(int(count or 0) for _, count in (*first, last))
-        if (
-            all(f"'{path}'" in moved for path in shown)
-            and moved.count(",") + 1 == len(shown) + more
-        ):
-            lacks = lacks - {each} | {moved}
-    return lacks
+    return {condition(row) for row in rows} or {done.err}
 
 
-def expect(done, lacks, what):
-    listed = lacks_of(done, lacks)
-    assert listed == lacks, (
-        f"{what}\ntoo much: {listed - lacks}\ntoo little: {lacks - listed}\n{done.err}"
-    )
+def assert_same(listed, lacks, what):
+    """That exactly these conditions are listed. Of many paths the first are named, others counted."""
+    moved = next((each for each in lacks if each.startswith("moved")), "")
+    for each in [each for each in listed if " more" in each]:
+        paths = re.findall(r"'(.*?)(?: and (\d+) more)?'", each)
+        count = len(paths) + sum(int(more or 0) for _, more in paths)
+        if all(f"'{path}'" in moved for path, _ in paths) and moved.count(",") + 1 == count:
+            listed = listed - {each} | {moved}
+    too_much, too_little = listed - lacks, lacks - listed
+    assert listed == lacks, f"{what}\ntoo much: {too_much}\ntoo little: {too_little}"
 
 
 class Walk:
@@ -612,8 +603,16 @@ class Walk:
         self.next(self.rng.choice(AUTHORS))
 
     def next(self, author):
-        self.ok(author, "next")
+        """What it prints of an approval that it asks for, and of a close, is what the model says."""
+        told = self.ok(author, "next", "--json").json
         self.model.next(author)
+        if told["action"] == "reply" and "lacks" in told:
+            reply_to = int(re.search(r"--reply-to (\d+)", told["next"])[1])
+            lacks = self.model.approval_lacks(author, Review(reply_to))
+            assert_same({condition(row) for row, _ in told["lacks"]}, lacks, f"next {author}")
+        elif told["action"] in ("reply", "resume") and "unmet" in told:
+            lacks = self.model.close_lacks(author)
+            assert_same({condition(row) for row, _ in told["unmet"]}, lacks, f"next {author}")
 
     def step_continue(self):
         self.say_continue(self.rng.choice(AUTHORS))
@@ -775,7 +774,7 @@ class Walk:
         rows = [f"{i} {verb} so" for i, verb in review.rulings.items()]
         body = self.body(dispositions(*rows) if rows else "# Fine\n")
         done = self.relay(author, "send", *words, "--file", body)
-        expect(done, lacks, f"{author} {review}")
+        assert_same(lacks_of(done), lacks, f"{author} {review}")
         if lacks or "--dry-run" in flags:
             return lacks
         shown = model.delivered[author] | ({review.reply_to} if review.reply_to else set())
@@ -808,7 +807,7 @@ class Walk:
         if not lacks:
             copy_tree_aside(project, aside)
         done = self.relay(author, "close", "--reason", "done", "--outcome", "approve")
-        expect(done, lacks, f"close {author}")
+        assert_same(lacks_of(done), lacks, f"close {author}")
         if not lacks:
             shutil.rmtree(project)
             aside.rename(project)
