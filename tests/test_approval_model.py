@@ -139,7 +139,7 @@ class Files:
         self.git("reset", "-q", "--soft", "HEAD~1")
         self.head = self.head.parent
 
-    def rebase(self):
+    def rebase(self, merge):
         """Upstream goes on, and what is committed of the work goes on from there."""
         self.commit(everything=True)
         if not self.committed:
@@ -150,13 +150,15 @@ class Files:
         self.git("add", "-A")
         self.git("commit", "-qm", "upstream")
         self.git("checkout", "-q", "work")
-        self.git("rebase", "-q", "main")
+        self.git(*(("merge", "-q", "--no-edit", "main") if merge else ("rebase", "-q", "main")))
         work, parted = [], self.base
         for commit in self.head.history():
             if commit is parted:
                 break
             work.insert(0, difference(commit.parent.tree, commit.tree))
         self.head = self.upstream = Commit(self.upstream.tree | {path: state}, self.upstream)
+        if merge:  # What was committed before it is not undone here.
+            work = [difference(parted.tree, self.index)]
         for changes in work:
             tree = {p: s for p, s in (self.head.tree | changes).items() if s != GONE}
             self.head = Commit(tree, self.head)
@@ -202,6 +204,8 @@ class Artifact:
     despite_failed: bool = False
     empty: bool = False
     excused: tuple = ()
+    untracked_beside: tuple = ()  # New files that git did not track when it was approved.
+    pauses: bool = False
 
 
 @dataclasses.dataclass(eq=False)
@@ -303,6 +307,8 @@ class Model:
         words = [a for a in self.artifacts if a.kind not in ANSWERS_NOTHING]
         own = [a for a in words[-1:] if a.author == author]
         waiting = self.waiting(author)
+        if words and words[-1].pauses and words[-1].seq not in self.spoke:
+            return True
         if any(a.asks_user and a.seq not in self.spoke for a in (*own, *waiting)):
             return True
         stalled = [count for _, count in self.rounds[-4:]]
@@ -493,7 +499,9 @@ def lacks_of(done):
     if done.code == 0:
         return set()
     assert done.code == 2 and done.err.startswith("relay: "), done
-    if " - " not in done.err and re.search("user|reopened|reviews without", done.err.split("\n")[0]):
+    if " - " not in done.err and re.search(
+        "user|reopened|reviews without", done.err.split("\n")[0]
+    ):
         return {"question"}
     rows = re.findall(r"(?m)^  - (--accept-moved .*|--empty: .*|.*(?=\n    hint: \S))", done.err)
     assert len(rows) == done.err.count("\n  - "), done
@@ -597,7 +605,7 @@ class Walk:
 
     def step_rebase(self):
         if self.files.follows:
-            self.git_step("rebase")
+            self.git_step("rebase", self.rng.random() < 0.4)
 
     def step_next(self):
         self.next(self.rng.choice(AUTHORS))
@@ -695,7 +703,8 @@ class Walk:
             corrects = rng.choice(own).seq if kind == "correction" or rng.random() < 0.5 else 0
         elif kind != "decision":
             rulings = self.rulings(author)
-        self.send(author, kind, rulings, corrects=corrects, asks=rng.random() < 0.05)
+        asks, pauses = rng.random() < 0.05, kind not in ANSWERS_NOTHING and rng.random() < 0.02
+        self.send(author, kind, rulings, corrects=corrects, asks=asks, pauses=pauses)
 
     def step_review(self):
         rng, author = self.rng, self.rng.choice(AUTHORS)
@@ -706,7 +715,9 @@ class Walk:
         verdict = rng.choice(("changes", "changes", ""))
         self.send(author, "review", self.rulings(author), found, verdict)
 
-    def send(self, author, kind, rulings=(), found=(), verdict="", corrects=0, asks=False):
+    def send(
+        self, author, kind, rulings=(), found=(), verdict="", corrects=0, asks=False, pauses=False
+    ):
         model = self.model
         refused = model.question(author) and kind not in ANSWERS_NOTHING
         blocks = []
@@ -717,6 +728,7 @@ class Walk:
             blocks.append("\n".join(["# Review", "", "```findings", *rows, "```", ""]))
         words = ["--kind", kind, *(("--verdict", verdict) if verdict else ())]
         words += ("--corrects", corrects) if corrects else ()
+        words += ("--status", "timed_out") if pauses else ()
         words += "--next", "@user: may I?" if asks else "go on"
         done = self.relay(
             author, "send", *words, "--file", self.body("\n".join(blocks) or "# Text\n")
@@ -730,7 +742,7 @@ class Walk:
             len(model.artifacts) + 1, author, kind, self.files.changes, set(answered)
         )
         artifact.asks_user, artifact.corrects = asks or kind == "decision", corrects
-        artifact.verdict = verdict
+        artifact.verdict, artifact.pauses = verdict, pauses
         artifact.request = model.request(author)
         model.publish(artifact, rulings, found)
 
@@ -789,6 +801,7 @@ class Walk:
         artifact.verdict, artifact.request = "approve", request
         artifact.not_run, artifact.empty = review.not_run, review.empty
         artifact.accepted_moved = review.accept_moved
+        artifact.untracked_beside = self.files.untracked - {*request.changes}
         artifact.despite_failed = review.despite_failed
         if review.despite_failed:
             states = [self.files.changes, *([] if review.accept_moved else [request.changes])]
@@ -805,6 +818,7 @@ class Walk:
         lacks = self.model.close_lacks(author)
         project, aside = self.stage.project, self.stage.folder / "aside"
         if not lacks:
+            self.statement(author)
             copy_tree_aside(project, aside)
         done = self.relay(author, "close", "--reason", "done", "--outcome", "approve")
         assert_same(lacks_of(done), lacks, f"close {author}")
@@ -821,7 +835,7 @@ class Walk:
         for _ in range(ENOUGH):
             if not (lacks := self.approve(author, review)):
                 return author
-            done, review = set(), dataclasses.replace(review, accept_moved=(), empty=False)
+            done = set()
             for lack in sorted(lacks):
                 what, _, about = lack.partition(" ")
                 done.add(what)
@@ -844,14 +858,16 @@ class Walk:
                     else:
                         review.rulings[about] = "withdrawn" if finding.is_unanswered else "accepted"
                 elif what == "moved":
-                    review.accept_moved = tuple(re.findall("'(.*?)'", about))
+                    review.accept_moved += tuple(re.findall("'(.*?)'", about))
                 elif what == "empty":
                     review.empty = True
                 elif what == "failed":
                     self.run(author, about[0], 0, expect_fail=False)
                     review.despite_failed = self.rng.random() < 0.3
-                elif lack == "no failure":
-                    review.despite_failed = False
+                elif what == "did":  # It did not move.
+                    review.accept_moved = ()
+                elif lack in ("no failure", "not empty"):
+                    review.despite_failed = review.empty = False
                 elif lack == "not run":
                     self.run(author, "x", 0, expect_fail=False)
                     review.not_run = self.rng.random() < 0.3
@@ -899,6 +915,17 @@ class Walk:
 
     def step_way_to_approval(self):
         self.way_to_approval(self.rng.choice(AUTHORS))
+
+    def statement(self, author):
+        """What is exported of an approval that holds is what was judged, and accepted as changed."""
+        verdict = self.model.last_verdict(other(author))
+        if own := self.model.last_verdict(author):
+            if own.seq > verdict.seq:
+                return
+        files = self.ok(author, "export", "--statement").json["predicate"]["files"]
+        covered = {*verdict.request.changes, *verdict.changes} - verdict.untracked_beside
+        covered &= {*verdict.changes}
+        assert {row["path"] for row in files} == covered, (files, covered)
 
     STEPS = {
         step_way_to_approval: 1,
