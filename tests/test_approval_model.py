@@ -103,13 +103,18 @@ class Files:
         return parted if self.follows else self.began
 
     @property
+    def shipped(self):
+        """The files that `git add -A && git commit` would ship."""
+        ignored = self.files.get(".gitignore", ("", ""))[1].split("\n")
+        return {p: s for p, s in self.files.items() if p in self.index or p not in ignored}
+
+    @property
     def changes(self):
-        """What `git add -A && git commit` would ship."""
-        return difference(self.base.tree, self.files)
+        return difference(self.base.tree, self.shipped)
 
     @property
     def untracked(self):
-        return {*self.files} - {*self.index, *self.head.tree, *self.base.tree}
+        return {*self.shipped} - {*self.index, *self.head.tree, *self.base.tree}
 
     @property
     def committed(self):
@@ -119,7 +124,7 @@ class Files:
     def staged(self):
         """What the next commit would change, and not into what is in the working tree."""
         paths = difference(self.head.tree, self.index)
-        return {p for p in paths if self.index.get(p) != self.files.get(p)}
+        return {p for p in paths if self.index.get(p) != self.shipped.get(p)}
 
     def stage_path(self, path):
         self.git("add", "-A", "--", path)
@@ -138,7 +143,7 @@ class Files:
     def commit(self, everything):
         if everything:
             self.git("add", "-A")
-            self.index = dict(self.files)
+            self.index = self.shipped
         if self.index != self.head.tree:
             self.git("commit", "-qm", "work")
             self.head = Commit(dict(self.index), self.head)
@@ -151,7 +156,7 @@ class Files:
     def rebase(self, merge):
         """Upstream goes on, and what is committed of the work goes on from there."""
         self.commit(everything=True)
-        if not self.committed:
+        if not self.committed or self.files != self.index:
             return
         path, state = f"up-{self.branch}-{self.count}", self.new_state()
         self.git("checkout", "-q", "main")
@@ -604,8 +609,12 @@ class Walk:
         self.told.append(f"git: {what} {words}")
         getattr(self.files, what)(*words)
 
+    def step_ignore(self):
+        names = [name for name in sorted(self.files.files) if self.rng.random() < 0.3]
+        self.git_step("put", ".gitignore", (0o644, "\n".join([*names, ""])))
+
     def step_stage(self):
-        paths = sorted(difference(self.files.index, self.files.files))
+        paths = sorted(difference(self.files.index, self.files.shipped))
         if paths:
             self.git_step("stage_path", self.rng.choice(paths))
 
@@ -688,13 +697,11 @@ class Walk:
         flags = ["--expect-fail"] * expect_fail + ["--copy"] * (how == "m")
         done = self.relay(author, "run", *flags, "--", "sh", script, cwd=self.files.top)
         assert done.code == code, done
-        moved = False
         if how in "ce":
-            new = how == "c" and path not in self.files.index
             self.files.files[path] = state
-            moved = not new
-            # A file that git does not track and the change set had is of the change set.
-        run = Run(author, command, expect_fail, code, before, self.files.changes, not moved)
+        after, new = self.files.changes, self.files.untracked - {*before}
+        is_clean = not {*difference(before, after)} - new
+        run = Run(author, command, expect_fail, code, before, after, is_clean)
         self.model.runs.append(run)
 
     def rulings(self, author, some=0.5):
@@ -968,6 +975,7 @@ class Walk:
         step_delete: 1,
         step_rename: 1,
         step_mode: 1,
+        step_ignore: 0.7,
         step_stage: 2,
         step_forget: 0.5,
         step_unstage: 0.5,
