@@ -144,6 +144,23 @@ def test_a_second_session_with_a_new_id_is_led_to_its_own_slot_and_not_to_the_fi
     assert ok(stage, ONE, "whoami", "--json").json["bound_pair"] == slug
 
 
+@pytest.mark.parametrize("second_is_there", [False, True])
+def test_a_session_whose_slot_was_taken_over_is_led_back_to_it(stage, slug, second_is_there):
+    """And not to the other side's slot, which is free, or whose holder is silent for longer."""
+    send(stage, ONE, "plan", "# Plan\n")
+    if second_is_there:
+        ok(stage, TWO, "pair", "join", slug, "--as", "claude-2")
+        path = next((stage.shared / "_relay/bindings").glob("claude-2-*.json"))
+        row = json.loads(path.read_text())
+        path.write_text(
+            json.dumps({**row, "last_seen": row["bound_at"].replace("+00:00", "+00:01")})
+        )
+    ok(stage, {"CLAUDE_CODE_SESSION_ID": "third"}, "pair", "join", slug, "--take-over")
+    led = ok(stage, ONE, "next").next
+    assert led == f"pair join {slug} --take-over"
+    ok(stage, ONE, *led.split())
+
+
 def test_a_session_opens_a_pair_under_another_name(stage):
     slug = ok(stage, TWO, "bootstrap", "--topic", "t", "--as", "claude-2").out.split()[0]
     session = json.loads((stage.shared / slug / "session.json").read_text())
