@@ -2194,3 +2194,16 @@ def test_an_approval_is_of_the_request_and_not_of_a_note_after_it(stage, asked):
     write(stage, "app.py", "two\n")
     approved(stage)
     assert sidecar(asked, 3)["request"]["name"] == "001-claude-fix"
+
+
+@pytest.mark.slow
+def test_next_takes_nothing_for_ones_own_work_because_who_sent_it_first_is_long_ago(stage, asked):
+    for _ in range(10):
+        stage.send("claude", "addendum")
+    no_cap = {"RELAY_AUTO_ROUND_CAP": "0"}
+    stage.send("codex", "fix", "# As you had it\n", **no_cap)
+    stage.send("claude", "fix", "# Once more\n", **no_cap)
+    stage.ok("codex", "next")
+    ran(stage, "true")
+    assert stage.ok("codex", "next", "--json", **no_cap).json["lacks"] == []
+    assert approve(stage, "--dry-run").code == 0
