@@ -543,7 +543,7 @@ def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
     else:
         pair = _asked(stage)
     if how == "base":
-        remedy = "git fetch --unshallow"
+        remedy = "git fetch"
         stage.git("checkout", "-q", "--orphan", "new")
         stage.git("commit", "-q", "-m", "new")
         stage.git("branch", "-D", "main")
