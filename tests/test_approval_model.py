@@ -14,6 +14,7 @@ import os
 import random
 import re
 import shutil
+import subprocess
 
 import pytest
 from conftest import copy_tree, dispositions, seeds
@@ -68,6 +69,7 @@ class Files:
     def __init__(self, stage, follows):
         self.stage, self.follows, self.count = stage, follows, 0
         self.top, self.branch, self.files = stage.project, "work", {}
+        self.conflicts = False
         for path in ("a", "b", "c", "d"):
             self.put(path, (0o644, f"{path}\n"))
         self.git("add", "-A")
@@ -165,6 +167,24 @@ class Files:
         if self.index != self.head.tree:
             self.git("commit", "-qm", "work")
             self.head = Commit(dict(self.index), self.head)
+
+    def conflict(self):
+        """A merge stops at a conflict, if only for a while."""
+        self.commit(everything=True)
+        side = f"side-{self.branch}-{self.count}"
+        self.git("checkout", "-q", "-b", side)
+        (self.top / "a").write_text("theirs\n")
+        self.git("commit", "-qam", "theirs")
+        self.git("checkout", "-q", "-")
+        self.put("a", self.new_state())
+        self.commit(everything=True)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.git("merge", "-q", side)
+        self.files["a"], self.conflicts = (0o644, "of both\n"), True
+
+    def abort(self):
+        self.git("merge", "--abort")
+        self.files["a"], self.conflicts = self.index["a"], False
 
     def uncommit(self):
         """Takes the last commit of the work back; its files stay."""
@@ -422,6 +442,8 @@ class Model:
         lacks |= {f"did not move {path}" for path in accepted - moved}
         if review.empty and request.changes:
             lacks.add("not empty")
+        if request.place.conflicts:
+            lacks.add("conflicts")
         if not request.changes and not review.empty:
             lacks.add("empty")
 
@@ -489,6 +511,8 @@ class Model:
             rests_on = mine if a.author == me else {verdict.seq}
             if a.corrects in rests_on and a.seq not in rests_on:
                 lacks.add(f"{a.seq} changes {a.corrects}")
+        if files.conflicts:
+            lacks.add("conflicts")
         if files.staged:
             lacks.add("index")
         if committed:
@@ -519,6 +543,7 @@ CONDITIONS = (  # How a row of a refusal names a condition.
     (r"\d+ hands nothing over.*", "own work"),
     (r"nothing in this pair was ever approved.*|the only verdict is your own.*", "no verdict"),
     (r"0*(\d+) changes 0*(\d+), which the approval rests on", r"\1 changes \2"),
+    (r"merge conflicts: a", "conflicts"),
     (r"the index differs from the working tree.*", "index"),
     (r"HEAD differs from what was reviewed.*", "HEAD differs"),
     (r"reviewed, and left out of what was committed.*", "left out"),
@@ -658,6 +683,12 @@ class Walk:
     def step_uncommit(self):
         if self.files.base not in (self.files.head, self.files.head.parent):
             self.git_step("uncommit")
+
+    def step_conflict(self):
+        if "a" in self.files.index and self.files.files.get("a", (SYMLINK, ""))[0] != SYMLINK:
+            self.git_step("conflict")
+            self.check()
+            self.git_step("abort")
 
     def step_rebase(self):
         if self.files.follows:
@@ -1018,6 +1049,7 @@ class Walk:
         step_commit: 2,
         step_uncommit: 0.5,
         step_rebase: 1,
+        step_conflict: 0.5,
         step_next: 10,
         step_continue: 1.5,
         step_rejoin: 0.3,
@@ -1032,11 +1064,14 @@ class Walk:
             self.files = self.places[self.rng.choice(AUTHORS)]
             (step,) = self.rng.choices([*self.STEPS], [*self.STEPS.values()])
             step(self)
-            mark = len(self.told)
-            for author in AUTHORS:
-                self.approve(author, self.some_review(author), "--dry-run")
-                self.close(author)
-            del self.told[mark:]
+            self.check()
+
+    def check(self):
+        mark = len(self.told)
+        for author in AUTHORS:
+            self.approve(author, self.some_review(author), "--dry-run")
+            self.close(author)
+        del self.told[mark:]
 
 
 def copy_tree_aside(source, target):
