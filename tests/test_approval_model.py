@@ -7,12 +7,14 @@ The same again: RELAY_MODEL_SEED=N, which also names what was done where it fail
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import os
 import random
 import re
 import shutil
+import subprocess
 
 import pytest
 from conftest import copy_tree, dispositions, seeds
@@ -25,6 +27,7 @@ USUAL_REPLY = {"plan": "review", "fix": "review", "review": "fix"}
 USUAL_REPLY |= {"decision": "note", "question": "note"}
 ANSWERS_NOTHING = ("correction", "addendum")
 GONE = "deleted"
+SYMLINK = 0o120000
 SETTLED = ("accepted", "withdrawn")
 ENOUGH = 12  # Refusals until what they hint at is accepted.
 ONE_SEED = os.environ.get("RELAY_MODEL_SEED")
@@ -54,6 +57,11 @@ def difference(old, new):
     return {p: new.get(p, GONE) for p in {*old, *new} if old.get(p) != new.get(p)}
 
 
+def in_the_way(path, other):
+    """Whether only one of the two can be there."""
+    return path.startswith(f"{other}/") or other.startswith(f"{path}/")
+
+
 class Files:
     """A working tree, its index, HEAD and the branch that a base follows, each path with its mode
     and content. Everything is done with git, too."""
@@ -61,6 +69,7 @@ class Files:
     def __init__(self, stage, follows):
         self.stage, self.follows, self.count = stage, follows, 0
         self.top, self.branch, self.files = stage.project, "work", {}
+        self.conflicts = False
         for path in ("a", "b", "c", "d"):
             self.put(path, (0o644, f"{path}\n"))
         self.git("add", "-A")
@@ -82,14 +91,22 @@ class Files:
         self.stage.git(*words, cwd=self.top)
 
     def put(self, path, state):
+        """Writes or removes a file, in place of what is there or where its directory has to be."""
         place = self.top / path
-        if state == GONE:
-            place.unlink()
-            del self.files[path]
-        else:
-            place.write_text(state[1])
-            place.chmod(state[0])
-            self.files[path] = state
+        for other in [p for p in self.files if p == path or in_the_way(p, path)]:
+            (self.top / other).unlink()
+            del self.files[other]
+        for directory in (place, place.parent):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        if state != GONE:
+            place.parent.mkdir(exist_ok=True)
+            self.files[path] = mode, text = state
+            if mode == SYMLINK:
+                place.symlink_to(text)
+            else:
+                place.write_text(text)
+                place.chmod(mode)
 
     def new_state(self, mode=0o644):
         self.count += 1
@@ -106,7 +123,8 @@ class Files:
     def shipped(self):
         """The files that `git add -A && git commit` would ship."""
         ignored = self.files.get(".gitignore", ("", ""))[1].split("\n")
-        return {p: s for p, s in self.files.items() if p in self.index or p not in ignored}
+        files = self.files.items()
+        return {p: s for p, s in files if p in self.index or not {*p.split("/")} & {*ignored}}
 
     @property
     def changes(self):
@@ -128,9 +146,11 @@ class Files:
 
     def stage_path(self, path):
         self.git("add", "-A", "--", path)
+        staged = {p: s for p, s in self.shipped.items() if p == path or p.startswith(f"{path}/")}
         self.index.pop(path, None)
-        if path in self.files:
-            self.index[path] = self.files[path]
+        for added in staged:
+            self.index = {p: s for p, s in self.index.items() if not in_the_way(p, added)}
+        self.index |= staged
 
     def forget(self, path):
         self.git("rm", "-q", "--cached", "--force", "--", path)
@@ -147,6 +167,24 @@ class Files:
         if self.index != self.head.tree:
             self.git("commit", "-qm", "work")
             self.head = Commit(dict(self.index), self.head)
+
+    def conflict(self):
+        """A merge stops at a conflict, if only for a while."""
+        self.commit(everything=True)
+        side = f"side-{self.branch}-{self.count}"
+        self.git("checkout", "-q", "-b", side)
+        (self.top / "a").write_text("theirs\n")
+        self.git("commit", "-qam", "theirs")
+        self.git("checkout", "-q", "-")
+        self.put("a", self.new_state())
+        self.commit(everything=True)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.git("merge", "-q", side)
+        self.files["a"], self.conflicts = (0o644, "of both\n"), True
+
+    def abort(self):
+        self.git("merge", "--abort")
+        self.files["a"], self.conflicts = self.index["a"], False
 
     def uncommit(self):
         """Takes the last commit of the work back; its files stay."""
@@ -404,6 +442,8 @@ class Model:
         lacks |= {f"did not move {path}" for path in accepted - moved}
         if review.empty and request.changes:
             lacks.add("not empty")
+        if request.place.conflicts:
+            lacks.add("conflicts")
         if not request.changes and not review.empty:
             lacks.add("empty")
 
@@ -471,6 +511,8 @@ class Model:
             rests_on = mine if a.author == me else {verdict.seq}
             if a.corrects in rests_on and a.seq not in rests_on:
                 lacks.add(f"{a.seq} changes {a.corrects}")
+        if files.conflicts:
+            lacks.add("conflicts")
         if files.staged:
             lacks.add("index")
         if committed:
@@ -501,6 +543,7 @@ CONDITIONS = (  # How a row of a refusal names a condition.
     (r"\d+ hands nothing over.*", "own work"),
     (r"nothing in this pair was ever approved.*|the only verdict is your own.*", "no verdict"),
     (r"0*(\d+) changes 0*(\d+), which the approval rests on", r"\1 changes \2"),
+    (r"merge conflicts: a", "conflicts"),
     (r"the index differs from the working tree.*", "index"),
     (r"HEAD differs from what was reviewed.*", "HEAD differs"),
     (r"reviewed, and left out of what was committed.*", "left out"),
@@ -595,7 +638,7 @@ class Walk:
         path = self.rng.choice(sorted(self.files.files))
         if not path.startswith("up-"):
             state = self.files.files[path]
-            self.git_step("put", f"moved-{self.files.count}-{path}"[:30], state)
+            self.git_step("put", f"moved-{self.files.count}-{path[-9:]}".replace("/", "-"), state)
             self.git_step("put", path, GONE)
             self.files.count += 1
 
@@ -603,7 +646,16 @@ class Walk:
         path = self.rng.choice(sorted(self.files.files))
         if not path.startswith("up-"):
             mode, text = self.files.files[path]
-            self.git_step("put", path, (mode ^ 0o111, text))
+            if mode != SYMLINK:
+                self.git_step("put", path, (mode ^ 0o111, text))
+
+    def step_kind(self):
+        """A symlink, or a directory with a file, in the place of a file."""
+        path = self.rng.choice("abcd")
+        if path in self.files.files:
+            self.git_step("put", f"{path}/x", self.files.new_state())
+        else:
+            self.git_step("put", path, self.files.new_state(SYMLINK))
 
     def git_step(self, what, *words):
         self.told.append(f"git: {what} {words}")
@@ -631,6 +683,12 @@ class Walk:
     def step_uncommit(self):
         if self.files.base not in (self.files.head, self.files.head.parent):
             self.git_step("uncommit")
+
+    def step_conflict(self):
+        if "a" in self.files.index and self.files.files.get("a", (SYMLINK, ""))[0] != SYMLINK:
+            self.git_step("conflict")
+            self.check()
+            self.git_step("abort")
 
     def step_rebase(self):
         if self.files.follows:
@@ -690,9 +748,9 @@ class Walk:
         before, effect = self.files.changes, ""
         path, state = f"junk-{self.files.count}", self.files.new_state()
         if how == "e":
-            path = self.rng.choice(sorted(self.files.files))
-            mode = self.files.files[path][0]
-            state = mode, state[1]
+            regular = {p: mode for p, (mode, _) in self.files.files.items() if mode != SYMLINK}
+            path = self.rng.choice(sorted(regular))
+            state = regular[path], state[1]
         if how in "ce":
             effect = f"cat > {path} <<END\n{state[1]}END\n"
         script = self.stage.file(f"umask 022\n{effect}exit {code}\n", f"check-{command}.sh")
@@ -983,6 +1041,7 @@ class Walk:
         step_delete: 1,
         step_rename: 1,
         step_mode: 1,
+        step_kind: 1,
         step_ignore: 0.7,
         step_stage: 2,
         step_forget: 0.5,
@@ -990,6 +1049,7 @@ class Walk:
         step_commit: 2,
         step_uncommit: 0.5,
         step_rebase: 1,
+        step_conflict: 0.5,
         step_next: 10,
         step_continue: 1.5,
         step_rejoin: 0.3,
@@ -1004,11 +1064,14 @@ class Walk:
             self.files = self.places[self.rng.choice(AUTHORS)]
             (step,) = self.rng.choices([*self.STEPS], [*self.STEPS.values()])
             step(self)
-            mark = len(self.told)
-            for author in AUTHORS:
-                self.approve(author, self.some_review(author), "--dry-run")
-                self.close(author)
-            del self.told[mark:]
+            self.check()
+
+    def check(self):
+        mark = len(self.told)
+        for author in AUTHORS:
+            self.approve(author, self.some_review(author), "--dry-run")
+            self.close(author)
+        del self.told[mark:]
 
 
 def copy_tree_aside(source, target):
@@ -1016,7 +1079,7 @@ def copy_tree_aside(source, target):
     copy_tree(source, target)
 
 
-@pytest.mark.parametrize("seed", [int(ONE_SEED)] if ONE_SEED else seeds(1, 4))
+@pytest.mark.parametrize("seed", [int(ONE_SEED)] if ONE_SEED else seeds(1, 10))
 def test_an_approval_is_accepted_where_the_model_says_so(stage, seed):
     walk = Walk(stage, random.Random(seed))
     try:

@@ -163,7 +163,7 @@ def test_the_approver_cannot_settle_what_the_other_found(stage, asked):
     refused_for(approve(stage, *NOT_RUN), "2.1 blocker", "unanswered")
     stage.send("codex", "note", dispositions("2.1 refuted no"))
     assert approve(stage, *NOT_RUN, "--reply-to", "2").code == 0
-    refused_for(close(stage), "2.1 blocker", "claude has not accepted")
+    refused_for(close(stage), "2.1 blocker", "rule on it: `2.1 accepted`")
 
 
 def test_wontfix_is_the_users(stage, asked):
@@ -543,7 +543,7 @@ def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
     else:
         pair = _asked(stage)
     if how == "base":
-        remedy = "git fetch --unshallow"
+        remedy = "git fetch"
         stage.git("checkout", "-q", "--orphan", "new")
         stage.git("commit", "-q", "-m", "new")
         stage.git("branch", "-D", "main")
@@ -2207,3 +2207,19 @@ def test_next_takes_nothing_for_ones_own_work_because_who_sent_it_first_is_long_
     ran(stage, "true")
     assert stage.ok("codex", "next", "--json", **no_cap).json["lacks"] == []
     assert approve(stage, "--dry-run").code == 0
+
+
+def test_who_closes_over_ones_own_answered_finding_is_told_to_rule_on_it(stage, asked):
+    """`next` says to wait there: it is nobody else's to settle."""
+    write(stage, "app.py", "codex was here\n")
+    stage.send("codex", "fix", "# Mine\n")
+    stage.ok("claude", "next")
+    stage.send("claude", "review", findings("blocker app.py:1 Wrong"), "mend it")
+    stage.ok("codex", "next")
+    stage.send("codex", "note", dispositions("3.1 refuted it is meant so"))
+    stage.send("claude", "fix", "# As it is\n", "go", "--reply-to", 2)
+    stage.ok("claude", "next")
+    stage.send("claude", "note")
+    assert stage.ok("claude", "next").action == "wait"
+    rows = [why for why, _ in unmet(close(stage)) if why.startswith("3.1")]
+    assert ["rule on it: `3.1 accepted`" in why for why in rows] == [True]
