@@ -2,8 +2,9 @@
 step the model says what an approval and a close lack; relay accepts where that is nothing, and else
 lists exactly that. Each history ends in an approving close, by what the refusals hint at.
 
-The rules are in `Model.approval_lacks` and `Model.close_lacks`; all above them is what they are about.
-The same again: RELAY_MODEL_SEED=N, which also names what was done where it fails."""
+The rules are `Model.approval_lacks` and `Model.close_lacks`. `Files` models git and `Model` the record;
+`CONDITIONS` is how relay words the rules. A failure prints what was typed; RELAY_MODEL_SEED=N types it
+again."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import dataclasses
 import os
 import random
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -886,6 +888,7 @@ class Walk:
         body = self.body(dispositions(*rows) if rows else "# Fine\n")
         done = self.relay(author, "send", *words, "--file", body)
         assert_same(lacks_of(done), lacks, f"{author} {review}")
+        self.look(author, done)
         if lacks or "--dry-run" in flags:
             return lacks
         shown = model.delivered[author] | ({review.reply_to} if review.reply_to else set())
@@ -920,9 +923,11 @@ class Walk:
         project, aside = self.stage.project, self.stage.folder / "aside"
         if not lacks:
             self.statement(author)
-            copy_tree_aside(project, aside)
+            aside.mkdir()
+            copy_tree(project, aside)
         done = self.relay(author, "close", "--reason", "done", "--outcome", "approve")
         assert_same(lacks_of(done), lacks, f"close {author}")
+        self.look(author, done)
         if not lacks:
             shutil.rmtree(project)
             aside.rename(project)
@@ -1022,6 +1027,19 @@ class Walk:
     def step_way_to_approval(self):
         self.way_to_approval(self.rng.choice(AUTHORS))
 
+    def look(self, author, done):
+        """Types what a refusal hints at for looking: each shows something."""
+        for hint in re.findall(
+            r"hint: (.*(?:git diff --cached|--diff=now|relay findings).*)", done.err
+        ):
+            words = shlex.split(hint)
+            place = words[1] if words[0] == "cd" else self.places[author].top
+            words = words[3:] if words[0] == "cd" else words
+            if words[0] == "git":
+                assert self.stage.git(*words[1:], cwd=place), hint
+            elif self.rng.random() < 0.1:
+                assert self.ok(author, *words[1:]).out, hint
+
     def statement(self, author):
         """What is exported of an approval that holds is what was judged, and accepted as changed."""
         verdict = self.model.last_verdict(other(author))
@@ -1072,11 +1090,6 @@ class Walk:
             self.approve(author, self.some_review(author), "--dry-run")
             self.close(author)
         del self.told[mark:]
-
-
-def copy_tree_aside(source, target):
-    target.mkdir()
-    copy_tree(source, target)
 
 
 @pytest.mark.parametrize("seed", [int(ONE_SEED)] if ONE_SEED else seeds(1, 10))
