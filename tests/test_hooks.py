@@ -576,6 +576,47 @@ def test_the_end_of_a_session_frees_the_slot_at_once_and_coming_back_takes_that_
     )
 
 
+@pytest.mark.parametrize("how", ["has left", "is silent"])
+def test_a_session_that_comes_back_does_not_share_the_slot_that_another_one_has_now(
+    stage, pair, how
+):
+    """Else neither could send: each would hold the slot against the other."""
+    stage.send("claude", "plan")
+    if how == "has left":
+        hook(stage, "codex", "SessionEnd", reason="other")
+    else:
+        (binding,) = (stage.shared / "_relay/bindings").glob("codex-*")
+        seen = json.loads(binding.read_text())["last_seen"]
+        binding.write_text(binding.read_text().replace(seen, "2020-01-01T00:00:00+00:00"))
+    other = {"CODEX_THREAD_ID": "another-thread"}
+    assert stage.ok("codex", "next", **other).action == "reply"
+    assert "codex:another-" in context(hook(stage, "codex", "SessionStart", source="resume"))
+    hook(stage, "codex", "UserPromptSubmit", prompt="go on")
+    assert stage.ok("codex", "next").action == "full"
+    stage.refused("codex", "send", "--kind", "note", "--pair-id", pair.name, "--next", "go")
+    stage.send("codex", "note", **other)
+
+
+def test_a_session_in_a_nested_repository_keeps_the_hooks_of_its_review(stage, pair):
+    """Also where that has a ledger of its own; Codex says who it is on standard input alone."""
+    nested = stage.project / "nested"
+    nested.mkdir()
+    stage.git("init", "-q", cwd=nested)
+    here = {"CLAUDE_PROJECT_DIR": str(stage.project)}
+    stage.send("claude", "plan")
+    stage.send("codex", "note")
+    for third in (False, True):
+        if third:
+            stage.ok("gemini", "bootstrap", "--topic", "other", "--peer", "codex", cwd=nested)
+        at = {"cwd": nested, "env": here}
+        assert pair.name in context(hook(stage, "claude", "SessionStart", **at))
+        edit = {"tool_name": "Edit", "tool_input": {"file_path": f"{pair}/002-codex-note.md"}}
+        denied = hook(stage, "claude", "PreToolUse", **at, **edit).told
+        assert denied["hookSpecificOutput"]["permissionDecision"] == "deny"
+        assert pair.name in context(hook(stage, "codex", "SessionStart", cwd=nested)) or third
+    assert changed(stage, "002-codex-note.ready", pair, cwd=nested, env=here).code == 2
+
+
 def test_the_trail_is_bounded_and_the_stamps_say_what_fired(relay, stage, pair):
     for _ in range(3):
         hook(stage, "claude", "SessionStart", source="startup")
