@@ -163,7 +163,7 @@ def test_the_approver_cannot_settle_what_the_other_found(stage, asked):
     refused_for(approve(stage, *NOT_RUN), "2.1 blocker", "unanswered")
     stage.send("codex", "note", dispositions("2.1 refuted no"))
     assert approve(stage, *NOT_RUN, "--reply-to", "2").code == 0
-    refused_for(close(stage), "2.1 blocker", "claude has not accepted")
+    refused_for(close(stage), "2.1 blocker", "rule on it: `2.1 accepted`")
 
 
 def test_wontfix_is_the_users(stage, asked):
@@ -543,7 +543,7 @@ def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
     else:
         pair = _asked(stage)
     if how == "base":
-        remedy = "git fetch --unshallow"
+        remedy = "git fetch"
         stage.git("checkout", "-q", "--orphan", "new")
         stage.git("commit", "-q", "-m", "new")
         stage.git("branch", "-D", "main")
@@ -783,7 +783,7 @@ def test_the_file_that_is_staged_differently_is_shown_whatever_its_name(stage, n
     stage.git("add", "-A")
     write(stage, name, "reviewed\n")
     _, command = refused_for(close(stage), "the index differs", name)
-    assert "-staged\n+reviewed" in stage.git(*shlex.split(command)[1:])
+    assert "+staged" in stage.git(*shlex.split(command)[1:])
 
 
 @pytest.mark.slow
@@ -796,7 +796,7 @@ def test_commands_for_another_worktree_go_there_first(stage):
     stage.git("add", "app.py", cwd=place)
     (place / "app.py").write_text("linked\n")
     _, command = refused_for(close(stage), "the index differs", "app.py")
-    assert command == f"cd {place} && git diff -- :/:app.py"
+    assert command == f"cd {place} && git diff --cached -- :/:app.py"
 
 
 def test_a_worktree_that_is_gone_cannot_be_approved(stage):
@@ -1545,7 +1545,7 @@ def test_the_commands_that_show_what_differs_work_below_the_top(stage, asked):
     stage.git("add", "app.py")
     write(stage, "app.py", "two\n")
     way = refused_for(close(stage), "the index differs", "app.py")[1]
-    assert "-staged" in stage.git(*way.split()[1:], cwd=stage.project / "lib")
+    assert "+staged" in stage.git(*way.split()[1:], cwd=stage.project / "lib")
 
 
 @pytest.mark.slow
@@ -2163,7 +2163,8 @@ def test_an_index_that_takes_back_what_head_has_is_in_the_way(stage, asked, word
     stage.ok("claude", "next")
     commit(stage, "work")
     stage.git(*words)
-    refused_for(close(stage), "the index differs", "new.py")
+    _, way = refused_for(close(stage), "the index differs", "new.py")
+    assert stage.git(*shlex.split(way)[1:]), "it shows something"
     stage.git("add", "new.py", "app.py")
     assert close(stage).code == 0
 
@@ -2194,3 +2195,32 @@ def test_an_approval_is_of_the_request_and_not_of_a_note_after_it(stage, asked):
     write(stage, "app.py", "two\n")
     approved(stage)
     assert sidecar(asked, 3)["request"]["name"] == "001-claude-fix"
+
+
+@pytest.mark.slow
+def test_next_takes_nothing_for_ones_own_work_because_who_sent_it_first_is_long_ago(stage, asked):
+    for _ in range(10):
+        stage.send("claude", "addendum")
+    no_cap = {"RELAY_AUTO_ROUND_CAP": "0"}
+    stage.send("codex", "fix", "# As you had it\n", **no_cap)
+    stage.send("claude", "fix", "# Once more\n", **no_cap)
+    stage.ok("codex", "next")
+    ran(stage, "true")
+    assert stage.ok("codex", "next", "--json", **no_cap).json["lacks"] == []
+    assert approve(stage, "--dry-run").code == 0
+
+
+def test_who_closes_over_ones_own_answered_finding_is_told_to_rule_on_it(stage, asked):
+    """`next` says to wait there: it is nobody else's to settle."""
+    write(stage, "app.py", "codex was here\n")
+    stage.send("codex", "fix", "# Mine\n")
+    stage.ok("claude", "next")
+    stage.send("claude", "review", findings("blocker app.py:1 Wrong"), "mend it")
+    stage.ok("codex", "next")
+    stage.send("codex", "note", dispositions("3.1 refuted it is meant so"))
+    stage.send("claude", "fix", "# As it is\n", "go", "--reply-to", 2)
+    stage.ok("claude", "next")
+    stage.send("claude", "note")
+    assert stage.ok("claude", "next").action == "wait"
+    rows = [why for why, _ in unmet(close(stage)) if why.startswith("3.1")]
+    assert ["rule on it: `3.1 accepted`" in why for why in rows] == [True]

@@ -329,6 +329,27 @@ def test_a_clone_without_the_history_cannot_tell(review):
     assert review.differ() == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", ["blob:none", "tree:0"])
+def test_a_partial_clone_cannot_tell_until_git_has_fetched_what_it_lacks(review, lacking):
+    git = review.stage.git
+    armor = "-----BEGIN SSH SIGNATURE-----\nYWJj\n-----END SSH SIGNATURE-----\n"
+    write(review.stage, f"{review.path}.sig", armor)
+    commit(review.stage, "signed")
+    git("config", "uploadpack.allowFilter", "true")
+    git("config", "uploadpack.allowAnySHA1InWant", "true")
+    url = f"file://{review.stage.project}"
+    review.cloned = review.stage.folder / "partial"
+    git("clone", "-q", "--branch", "main", "--filter", lacking, url, review.cloned)
+    write(review.stage, review.path, review.file.read_bytes(), review.cloned)
+    done = review.verify("origin/work", "origin/main")
+    assert done.code == 2 and done.out == "", done
+    hint = done.err.split("hint: ")[1].split()
+    assert hint[:2] == ["git", "diff"]
+    git(*hint[1:], cwd=review.cloned)
+    assert review.differ("origin/work", "origin/main") == []
+
+
 def test_of_a_squashed_commit_and_the_one_before_it_a_shallow_clone_knows_enough(review):
     squashed(review)
     url = f"file://{review.cloned}"
@@ -407,6 +428,10 @@ FORGED = {
     "no files": predicate(files=[]),
     "files that are none": predicate(files={"new.py": "deleted"}),
     "rows that are none": predicate(files=["new.py"]),
+    "half a character in a path": listed(
+        lambda files: [*files, {"path": "\ud800", "state": "deleted"}]
+    ),
+    "half a character in a state": listed(lambda files: [*files, {"path": "x", "state": "\ud800"}]),
     "numbers for texts": listed(lambda files: [{"path": 1, "state": 2} for _ in files]),
     "another verdict": lambda s: predicate(
         verdict=s["predicate"]["verdict"] | {"value": "changes"}
@@ -753,6 +778,59 @@ def test_what_came_after_an_approval_takes_its_statement_away(stage):
     assert stage.ok("claude", "export", "--statement").json["predicate"]["pair"] == made.slug
 
 
+LATE = {
+    "changes": ("review", findings("major new.py:1 wrong"), "--verdict", "changes"),
+    "a correction": ("correction", "# I take it back\n", "--corrects", "2"),
+    "a finding": ("review", findings("blocker new.py:1 wrong after all")),
+    "a note": ("note", "# Well done\n"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("late", LATE)
+def test_what_arrives_after_an_approved_close_is_said_wherever_the_approval_is(stage, late):
+    """As it does by sync, from a machine where the end was not known yet."""
+    pair = stage.open_pair()
+    write(stage, "new.py", "new\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", "# Fine\n", "x", "--verdict", "approve", "--not-run", "x")
+    stage.ok("claude", "next")
+    there = stage.folder / "there"
+    there.mkdir()
+    copy_tree(stage.project, there)
+    stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+    kind, text, *more = LATE[late]
+    words = ("send", "--kind", kind, "--file", stage.file(text), "--next", "x", *more)
+    stage.ok("codex", *words, cwd=there)
+    ended = stage.shared / "_archive" / pair.name
+    for part in (there / ".shared" / pair.name).glob("003-*"):
+        shutil.copy(part, ended)
+    holds = late == "a note"
+    named = ("--pair-id", pair.name)
+    assert stage.run("claude", "export", "--statement", *named).code == (0 if holds else 2)
+    looks = [("log",), ("log", "--markdown"), ("export", "--html", "-"), ("export", "--github")]
+    looks += [("status",), ("next",)]
+    for words in (*((*look, *named) for look in looks), ("pairs", "list", "--archived")):
+        out = stage.run("claude", *words).out
+        line = re.search("(?i)approved in 002-codex-review(.*)", out)[1]
+        assert ("which the record does not support: " in line) != holds, words
+
+
+@pytest.mark.parametrize("end", ["gone", "unreadable", "of another approval"])
+def test_where_the_end_of_a_pair_is_not_known_it_has_no_statement(review, end):
+    stage = review.stage
+    stage.ok("claude", "close", "--outcome", "dropped", "--reason", "x")
+    closed = stage.shared / "_archive" / review.slug / "CLOSED"
+    closed.unlink()
+    if end == "unreadable":
+        closed.mkdir()
+    if end == "of another approval":
+        closed.write_text('outcome = "approve"\napproved_by = "009-codex-review"\n')
+    done = stage.refused("claude", "export", "--statement", "--pair-id", review.slug)
+    assert "no approval is on record" in done.err
+
+
 def test_changes_asked_for_under_a_number_taken_early_have_no_statement(stage):
     stage.open_pair()
     write(stage, "new.py", "new\n")
@@ -1012,7 +1090,7 @@ def test_the_words_of_others_make_no_link_and_no_placeholder_in_sarif(pull):
 
 def test_a_finding_of_a_ledger_from_elsewhere_has_a_sound_place_or_none(stage):
     made = found(stage)
-    hostile = ["/etc/passwd", "../up.py", "a//b", "", "C:x\ud800.py"]
+    hostile = ["/etc/passwd", "../up.py", "a//b", "", "C:x\ud800.py", "a\0b"]
 
     def change(sidecar):
         for row, path in zip(sidecar["findings"], hostile, strict=False):
