@@ -352,6 +352,25 @@ def test_what_was_read_and_what_is_the_users_wakes_nobody(stage, pair):
     assert changed(stage, "002-codex-decision.ready", pair).code == 0
 
 
+@pytest.mark.parametrize("words", ["next", "wait --timeout 5", "next --wait 5"])
+def test_what_a_session_without_the_slot_reads_wakes_the_one_that_has_it_all_the_same(
+    stage, pair, words
+):
+    """A wait that is still held by the session whose slot was taken over, too."""
+    stage.ok("claude", "next")
+    other = {"CLAUDE_CODE_SESSION_ID": "another-session"}
+    stage.ok("claude", "pair", "join", pair.name, "--take-over", **other)
+    stage.send("codex", "note")
+    read = stage.ok("claude", *words.split(), "--pair-id", pair.name)
+    assert "001" in read.out
+    event = {"session_id": "another-session", "hook_event_name": "FileChanged", "event": "add"}
+    event["file_path"] = str(pair / "001-codex-note.ready")
+    assert hook(stage, "claude", "FileChanged", raw=json.dumps(event).encode()).code == 2
+    assert "not seen" in stage.ok("codex", "next").out
+    stage.ok("claude", "next", **other)
+    assert "not seen" not in stage.ok("codex", "next").out
+
+
 def test_of_many_wakers_one_wins(stage, pair):
     stage.send("codex", "plan")
     event = json.dumps(
