@@ -352,6 +352,25 @@ def test_what_was_read_and_what_is_the_users_wakes_nobody(stage, pair):
     assert changed(stage, "002-codex-decision.ready", pair).code == 0
 
 
+@pytest.mark.parametrize("words", ["next", "wait --timeout 5", "next --wait 5"])
+def test_what_a_session_without_the_slot_reads_wakes_the_one_that_has_it_all_the_same(
+    stage, pair, words
+):
+    """A wait that is still held by the session whose slot was taken over, too."""
+    stage.ok("claude", "next")
+    other = {"CLAUDE_CODE_SESSION_ID": "another-session"}
+    stage.ok("claude", "pair", "join", pair.name, "--take-over", **other)
+    stage.send("codex", "note")
+    read = stage.ok("claude", *words.split(), "--pair-id", pair.name)
+    assert "001" in read.out
+    event = {"session_id": "another-session", "hook_event_name": "FileChanged", "event": "add"}
+    event["file_path"] = str(pair / "001-codex-note.ready")
+    assert hook(stage, "claude", "FileChanged", raw=json.dumps(event).encode()).code == 2
+    assert "not seen" in stage.ok("codex", "next").out
+    stage.ok("claude", "next", **other)
+    assert "not seen" not in stage.ok("codex", "next").out
+
+
 def test_of_many_wakers_one_wins(stage, pair):
     stage.send("codex", "plan")
     event = json.dumps(
@@ -574,6 +593,47 @@ def test_the_end_of_a_session_frees_the_slot_at_once_and_coming_back_takes_that_
     assert "joined" in stage.ok("codex", "pair", "ensure", CODEX_THREAD_ID="next").out, (
         "its slot is free"
     )
+
+
+@pytest.mark.parametrize("how", ["has left", "is silent"])
+def test_a_session_that_comes_back_does_not_share_the_slot_that_another_one_has_now(
+    stage, pair, how
+):
+    """Else neither could send: each would hold the slot against the other."""
+    stage.send("claude", "plan")
+    if how == "has left":
+        hook(stage, "codex", "SessionEnd", reason="other")
+    else:
+        (binding,) = (stage.shared / "_relay/bindings").glob("codex-*")
+        seen = json.loads(binding.read_text())["last_seen"]
+        binding.write_text(binding.read_text().replace(seen, "2020-01-01T00:00:00+00:00"))
+    other = {"CODEX_THREAD_ID": "another-thread"}
+    assert stage.ok("codex", "next", **other).action == "reply"
+    assert "codex:another-" in context(hook(stage, "codex", "SessionStart", source="resume"))
+    hook(stage, "codex", "UserPromptSubmit", prompt="go on")
+    assert stage.ok("codex", "next").action == "full"
+    stage.refused("codex", "send", "--kind", "note", "--pair-id", pair.name, "--next", "go")
+    stage.send("codex", "note", **other)
+
+
+def test_a_session_in_a_nested_repository_keeps_the_hooks_of_its_review(stage, pair):
+    """Also where that has a ledger of its own; Codex says who it is on standard input alone."""
+    nested = stage.project / "nested"
+    nested.mkdir()
+    stage.git("init", "-q", cwd=nested)
+    here = {"CLAUDE_PROJECT_DIR": str(stage.project)}
+    stage.send("claude", "plan")
+    stage.send("codex", "note")
+    for third in (False, True):
+        if third:
+            stage.ok("gemini", "bootstrap", "--topic", "other", "--peer", "codex", cwd=nested)
+        at = {"cwd": nested, "env": here}
+        assert pair.name in context(hook(stage, "claude", "SessionStart", **at))
+        edit = {"tool_name": "Edit", "tool_input": {"file_path": f"{pair}/002-codex-note.md"}}
+        denied = hook(stage, "claude", "PreToolUse", **at, **edit).told
+        assert denied["hookSpecificOutput"]["permissionDecision"] == "deny"
+        assert pair.name in context(hook(stage, "codex", "SessionStart", cwd=nested)) or third
+    assert changed(stage, "002-codex-note.ready", pair, cwd=nested, env=here).code == 2
 
 
 def test_the_trail_is_bounded_and_the_stamps_say_what_fired(relay, stage, pair):

@@ -143,6 +143,19 @@ def test_a_pair_archived_while_active_is_over(stage):
     assert told.action == "over" and LAST in told.out
 
 
+def test_the_end_of_a_pair_that_was_in_the_archive_before_is_delivered_too(stage):
+    pair = stage.open_pair()
+    stage.ok("claude", "pairs", "archive", pair.name, "--force")
+    assert stage.ok("codex", "next").action == "over"
+    stage.ok("claude", "pairs", "restore", pair.name)
+    assert stage.ok("codex", "next").action == "wait"
+    stage.ok("claude", "next")
+    stage.ok("claude", "close", "--reason", "it is done")
+    over = stage.ok("codex", "next")
+    assert over.action == "over" and "it is done" in over.out
+    assert stage.ok("codex", "next").action == "bootstrap", "once"
+
+
 def test_a_send_repeated_after_the_end_stays_out_of_the_next_pair(stage):
     stage.open_pair("one")
     words = "send", "--kind", "plan", "--file", stage.file("# Secret of one\n"), "--next", "go"

@@ -309,6 +309,8 @@ def test_settings_that_are_no_plain_json_are_left_alone_with_a_clear_word(stage,
     for host in HOSTS:
         found = stage.run(None, "hooks", "doctor", "--target", host, "--json").json["findings"]
         assert [row["id"] for row in found] == ["settings.unreadable"], host
+    for host in stage.ok(None, "hooks", "status", "--json").json["hosts"]:
+        assert {row["state"] for row in host["events"].values()} == {"unreadable"}
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,27 @@ def test_two_sessions_of_one_minute_are_two(stage):
     assert ok(stage, second, "next").action == "reply"
 
 
+@pytest.mark.parametrize("how", ["leave", "join another"])
+def test_who_opened_a_pair_that_travels_and_left_it_has_its_own_side_there(stage, how):
+    env = {"RELAY_SYNC": "git"}
+    words = "bootstrap", "--force", "--peer", "claude-2"
+    first = ok(stage, ONE, *words, "--topic", "t", **env).out.split()[0]
+    if how == "leave":
+        ok(stage, ONE, "pair", "leave", **env)
+    else:
+        ok(stage, ONE, *words, "--topic", "other", **env)
+    assert ok(stage, TWO, "next", **env).out.startswith("action: start"), "it is not elsewhere"
+    assert first in ok(stage, TWO, "pair", "show", **env).out
+
+
+def test_an_agent_that_cannot_have_a_second_name_gets_a_hint_that_works(stage):
+    stage.ok("gemini", "bootstrap", "--topic", "t", "--peer", "claude")
+    slug = stage.ok("gemini", "pair", "show", "--json").json["pair"]
+    done = stage.refused("gemini", "pair", "join", slug, "--as", "gemini-2")
+    hint = done.err.splitlines()[-1].removeprefix("hint: ").split()
+    assert "--as NAME" in stage.ok("gemini", *hint[1:]).out
+
+
 def test_a_slot_that_somebody_had_is_not_given_to_a_second_session(stage, slug):
     stage.ok("codex", "next")
     refused(stage, TWO, "pair", "join", slug, "--as", "claude-2")

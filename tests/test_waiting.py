@@ -121,6 +121,22 @@ def test_without_file_events_the_clock_wakes(stage, words):
     assert code == 0 and "001" in out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "wait --timeout 5 --no-timeout",
+        "wait --no-timeout --timeout 0",
+        "findings --open --all",
+        "issue add --title t --body b --body-file f",
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(stage, words):
+    stage.open_pair()
+    done = stage.refused("codex", *words.split())
+    hint = done.err.splitlines()[-1].removeprefix("hint: ").split()
+    assert stage.ok("codex", *hint[1:]).out.startswith("usage: "), "the hint is a command"
+
+
 def test_what_is_there_already_ends_a_wait_at_once(stage):
     stage.open_pair()
     stage.send("claude", "plan")
