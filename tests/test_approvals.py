@@ -1648,7 +1648,7 @@ def test_hostile_close_over_words_that_were_not_read(stage, asked):
     assert command.endswith(" next")
     stage.ok("claude", "next")
     refused_for(close(stage), "003 changes 002")
-    refuses = "the record does not support the approval", "003 changes 002"
+    refuses = "002-codex-review does not hold", "003 changes 002"
     done = stage.refused("claude", "export", "--statement")
     assert all(words in done.err for words in refuses)
     approved(stage, "--reply-to", 1)

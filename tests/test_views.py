@@ -502,15 +502,22 @@ def test_damage_and_loss_are_told_and_nothing_of_a_damaged_text(stage, reviewed)
 
 
 @pytest.mark.slow
-def test_a_finding_whose_review_is_damaged_is_open_wherever_findings_are_shown(stage):
-    """Later artifacts carry it, without its details."""
+@pytest.mark.parametrize("crossed", [False, True])
+def test_a_finding_whose_review_is_damaged_is_open_wherever_findings_are_shown(stage, crossed):
+    """Later artifacts carry it, without its details; also one before which another came late."""
     pair = stage.open_pair()
     (stage.project / "app.py").write_text("app\n")
     stage.send("claude", "fix")
     stage.ok("codex", "next")
     stage.send("codex", "review", findings("blocker app.py:1 it is wrong", "  at length"))
     stage.ok("claude", "next")
+    if crossed:
+        late = stage.ok("claude", "claim", "--kind", "note").out.strip()
+        prompt = stage.file("go\n", "prompt")
+        stage.ok("claude", "draft", "set", late, "--prompt-for-next-file", prompt)
     stage.send("claude", "note", "# I see\n")
+    if crossed:
+        stage.ok("claude", "publish", late)
     path = pair / "002-codex-review.md"
     path.chmod(0o600)
     path.write_text("else\n")
@@ -518,8 +525,9 @@ def test_a_finding_whose_review_is_damaged_is_open_wherever_findings_are_shown(s
         assert "1 blocker open" in (out := stage.run("claude", *words).out) or (
             "open findings: 1 blocker" in out
         ), words
-    looks = (("findings",), ("log",), ("log", "--markdown"), ("export", "--html", "-"))
-    for words in (*looks, ("export", "--github"), ("export", "--sarif")):
+    looks = [("findings",), ("findings", "--all"), ("log",), ("log", "--markdown")]
+    looks += [("export", "--html", "-"), ("export", "--github"), ("export", "--sarif")]
+    for words in looks:
         out = stage.run("claude", *words).out
         assert "it is wrong" in out and "at length" not in out, words
 
