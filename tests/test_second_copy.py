@@ -684,3 +684,17 @@ def test_a_session_that_cannot_be_used_has_a_hint_that_leads_on(asked, word):
         assert not any(h.endswith(" doctor") for h in hints), done
     last = asked.refused("codex", "next").err.rpartition("relay ")[2].replace("TOPIC", "again")
     assert asked.run("codex", *last.split()).code == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink"])
+def test_a_second_copy_that_cannot_be_read_hides_nothing_else(asked, kind):
+    copies = copy_of(asked, asked.pair.name).parent
+    copies.rename(kept := asked.folder / "kept")
+    if kind == "file":
+        copies.write_text("x")
+    else:
+        copies.symlink_to(kept)
+    assert asked.pair.name in asked.ok("claude", "pairs", "list").out
+    done = asked.run("claude", "doctor", "--json").json
+    assert [row["id"] for row in done["findings"]] == ["fs.refused"]
+    assert {"ledger.write", "wait"} <= {row["name"] for row in done["passed"]}
