@@ -904,9 +904,16 @@ def test_what_was_looked_at_and_by_which_model_is_recorded_and_shown(stage, aske
     (state / f"model-{key}").write_text("gpt-9-codex")
     text = "# R\n\nlooked-at: app.py, all callers\nNot-looked-at: new.py\n"
     ran(stage, "true")
+    text += "\n- looked-at: the docs\n- **not-looked-at:** the demo\n> looked-at: quoted\n"
+    done = approve(stage, text=f"{text}looked-at:\n- this\n")
+    assert done.code == 2 and "line 9: looked-at: " in done.err, "nothing of a list is dropped"
+    beside = ("--next-file", stage.file("go\nlooked-at: it\n"), "--file", stage.file(text, "b.md"))
+    done = stage.run("codex", "send", "--kind", "review", *beside)
+    assert done.code == 2 and "move it there" in done.err, "and nothing of a prompt"
     assert approve(stage, text=text).code == 0
     row = sidecar(asked, 2)
-    assert row["looked_at"] == ["app.py, all callers"] and row["not_looked_at"] == ["new.py"]
+    assert row["looked_at"] == ["app.py, all callers", "the docs"]
+    assert row["not_looked_at"] == ["new.py", "the demo"]
     assert row["model"] == "gpt-9-codex"
     for words in (("next",), ("log",), ("log", "--markdown"), ("show", "2")):
         out = stage.ok("claude", *words).out.replace("\\", "")
