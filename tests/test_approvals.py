@@ -805,7 +805,7 @@ def test_for_a_worktree_that_is_gone_the_tree_here_stands(stage):
     stage.ok("codex", "next")
     state = (place / "app.py").read_bytes()
     shutil.rmtree(place)
-    refused_for(approve(stage, *NOT_RUN), "changed since 001", "app.py")
+    refused_for(approve(stage, *NOT_RUN), "not the author's, changed since 001", "app.py")
     (stage.project / "app.py").write_bytes(state)
     assert approve(stage, *NOT_RUN).code == 0
 
@@ -2148,8 +2148,14 @@ def test_a_base_branch_that_is_gone_is_named(stage):
     stage.git("branch", "-q", "-D", "main")
     ((why, hint),) = unmet(approve(stage, *NOT_RUN))
     assert "the base branch refs/heads/main is gone" in why
-    for words in (("next",), ("doctor",)):
-        assert hint in stage.run("codex", *words).out
+    for words in (
+        ("next",),
+        ("doctor",),
+        ("show", "1", "--diff=now"),
+        ("run", "--copy", "--", "true"),
+    ):
+        done = stage.run("codex", *words)
+        assert hint in done.out + done.err, done
     stage.git(*hint.split()[1:])
     assert approve(stage, *NOT_RUN).code == 0
 
