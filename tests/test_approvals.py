@@ -543,7 +543,7 @@ def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
     else:
         pair = _asked(stage)
     if how == "base":
-        remedy = "git fetch"
+        remedy = "bootstrap --topic TOPIC --force"
         stage.git("checkout", "-q", "--orphan", "new")
         stage.git("commit", "-q", "-m", "new")
         stage.git("branch", "-D", "main")
@@ -799,11 +799,15 @@ def test_commands_for_another_worktree_go_there_first(stage):
     assert command == f"cd {place} && git diff --cached -- :/:app.py"
 
 
-def test_a_worktree_that_is_gone_cannot_be_approved(stage):
+def test_for_a_worktree_that_is_gone_the_tree_here_stands(stage):
+    """As for one on another machine: what is merged here can be approved, and nothing else."""
     _, place = worktree(stage)
     stage.ok("codex", "next")
+    state = (place / "app.py").read_bytes()
     shutil.rmtree(place)
-    refused_for(approve(stage, *NOT_RUN), "cannot be compared", str(place))
+    refused_for(approve(stage, *NOT_RUN), "not the author's, changed since 001", "app.py")
+    (stage.project / "app.py").write_bytes(state)
+    assert approve(stage, *NOT_RUN).code == 0
 
 
 # ---- what is printed works, and what is recorded is shown
@@ -1346,18 +1350,20 @@ def test_hostile_worktree_root_that_is_another_repository(stage, asked):
         ),
     )
     stage.ok("codex", "next")
-    refused_for(approve(stage, *NOT_RUN), "not of this repository")
+    refused_for(approve(stage, *NOT_RUN), "changed since 002", "keep.py")
 
 
 def test_hostile_reviewer_in_a_clean_clone(stage):
-    """The reviewer's own clone, with the author's ledger, is not the author's tree."""
+    """What is approved in the reviewer's own clone is what was sent, whatever the author's tree is now."""
     _asked(stage)
     clone = stage.folder / "clone"
     shutil.copytree(stage.project, clone)
     shutil.rmtree(clone / ".shared")
     write(stage, "keep.py", "evil\n")
     env = {"RELAY_SHARED_ROOT": str(stage.shared), "cwd": clone}
-    refused_for(approve(stage, *NOT_RUN, **env), "not of this repository")
+    assert approve(stage, *NOT_RUN, **env).code == 0
+    stage.ok("claude", "next")
+    assert any("changed since what 002 approved: keep.py" in why for why, _ in unmet(close(stage)))
 
 
 # ---- hostile: what is said of files, findings and runs
@@ -2147,7 +2153,18 @@ def test_a_base_branch_that_is_gone_is_named(stage):
     stage.send("claude", "fix")
     stage.ok("codex", "next")
     stage.git("branch", "-q", "-D", "main")
-    refused_for(approve(stage, *NOT_RUN), "Not a valid object name refs/heads/main")
+    ((why, hint),) = unmet(approve(stage, *NOT_RUN))
+    assert "the base branch refs/heads/main is gone" in why
+    for words in (
+        ("next",),
+        ("doctor",),
+        ("show", "1", "--diff=now"),
+        ("run", "--copy", "--", "true"),
+    ):
+        done = stage.run("codex", *words)
+        assert hint in done.out + done.err, done
+    stage.git(*hint.split()[1:])
+    assert approve(stage, *NOT_RUN).code == 0
 
 
 def test_what_the_user_confirmed_is_left_by_the_approval_itself(stage, asked):
@@ -2231,3 +2248,16 @@ def test_who_closes_over_ones_own_answered_finding_is_told_to_rule_on_it(stage, 
     assert stage.ok("claude", "next").action == "wait"
     rows = [why for why, _ in unmet(close(stage)) if why.startswith("3.1")]
     assert ["rule on it: `3.1 accepted`" in why for why in rows] == [True]
+
+
+def test_the_worktree_of_another_clone_is_as_one_on_another_machine(stage):
+    """On one host, a synced ledger names a directory that exists, and is of another repository."""
+    pair, place = worktree(stage)
+    clone = stage.folder / "clone"
+    shutil.copytree(stage.project, clone)
+    stage.ok("codex", "next", cwd=clone)
+    refused_for(approve(stage, *NOT_RUN, cwd=clone), "changed since 001", "app.py")
+    shutil.copy(place / "app.py", clone / "app.py")
+    ran(stage, "true", cwd=clone)
+    assert approve(stage, cwd=clone).code == 0
+    assert not (pair / "002-codex-review.ready").exists()

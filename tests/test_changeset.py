@@ -1216,8 +1216,9 @@ def test_a_base_that_a_shallow_clone_lacks_is_said_plainly(stage):
     stage.git("commit", "-qam", "later")
     clone = stage.folder / "clone"
     stage.git("clone", "-q", "--depth=1", f"file://{stage.project}", str(clone), cwd=stage.folder)
-    with pytest.raises(RELAY.TreeUnknown, match="shallow clone"):
+    with pytest.raises(RELAY.TreeUnknown, match="not in this repository") as unknown:
         scan(stage, base, clone)
+    assert unknown.value.remedy == "git fetch --unshallow"
     stage.open_pair()
     stage.send("claude", "fix")
 

@@ -299,7 +299,7 @@ def test_a_held_wait_wakes_by_its_end_and_hooks_leave_it_to_it(stage, pair):
     waiting = stage.spawn("claude", "next", "--wait", "20")
     state = stage.shared / "_relay/hook-state"
     while not (
-        list(state.glob("waiting-claude-*"))
+        list(state.glob("waiting-*-claude-*"))
         and stage.ok("claude", "next").out.count("you are woken")
     ):
         assert waiting.poll() is None
@@ -350,6 +350,22 @@ def test_what_was_read_and_what_is_the_users_wakes_nobody(stage, pair):
     assert changed(stage, "001-codex-plan.ready", pair).code == 0
     stage.send("codex", "decision")
     assert changed(stage, "002-codex-decision.ready", pair).code == 0
+
+
+def test_a_wait_that_is_held_in_one_pair_wakes_for_no_other(stage, pair):
+    """A session that opened another pair meanwhile is told to wait there, and woken there."""
+    stage.send("claude", "plan")
+    held = stage.spawn("claude", "next", "--wait", "60")
+    until(lambda: "you are woken" in stage.ok("claude", "next").out)
+    second = stage.ok("claude", "bootstrap", "--topic", "second", "--force").out.split()[0]
+    stage.ok("codex", "pair", "join", second)
+    stage.send("claude", "plan")
+    assert stage.ok("claude", "next").next == "next --wait 1500"
+    stage.send("codex", "note")
+    event = changed(stage, "002-codex-note.ready", stage.shared / second)
+    assert event.code == 2 and held.poll() is None
+    stage.ok("claude", "close", "--reason", "done", "--pair-id", pair.name)
+    held.communicate(timeout=30)
 
 
 @pytest.mark.parametrize("words", ["next", "wait --timeout 5", "next --wait 5"])
@@ -764,7 +780,7 @@ def test_nobody_is_nudged_without_need_or_leave(stage, why):
         hook(stage, "codex", "SessionEnd", reason="other", env={"RELAY_AGENT_SESSION_ID": UUID})
     if why == "waits in its turn":
         waiting = stage.spawn("codex", "next", "--wait", "20", CODEX_THREAD_ID=UUID)
-        while not list((stage.shared / "_relay/hook-state").glob("waiting-codex-*")):
+        while not list((stage.shared / "_relay/hook-state").glob("waiting-*-codex-*")):
             time.sleep(0.01)
         time.sleep(0.1)
     stage.ok(
@@ -825,7 +841,7 @@ def test_a_codex_whose_turn_ended_is_nudged_though_a_wait_of_it_still_runs(stage
     stage.ok("claude", "bootstrap", "--topic", "t")
     stage.ok("codex", "next", CODEX_THREAD_ID=UUID)
     waiting = stage.spawn("codex", "next", "--wait", "20", CODEX_THREAD_ID=UUID)
-    while not list((stage.shared / "_relay/hook-state").glob("waiting-codex-*")):
+    while not list((stage.shared / "_relay/hook-state").glob("waiting-*-codex-*")):
         time.sleep(0.01)
     for _ in range(2):
         hook(stage, "codex", "Stop", env={"RELAY_AGENT_SESSION_ID": UUID})
@@ -847,7 +863,7 @@ def test_the_end_of_a_wait_whose_turn_ended_takes_no_token(stage):
     stage.ok("codex", "next", CODEX_THREAD_ID=UUID)
     state = stage.shared / "_relay/hook-state"
     waiting = stage.spawn("codex", "next", "--wait", "20", CODEX_THREAD_ID=UUID)
-    while not list(state.glob("waiting-codex-*")):
+    while not list(state.glob("waiting-*-codex-*")):
         time.sleep(0.01)
     for _ in range(2):
         hook(stage, "codex", "Stop", env={"RELAY_AGENT_SESSION_ID": UUID})

@@ -450,3 +450,17 @@ def test_a_relay_in_a_folder_of_any_name_prints_commands_that_can_be_pasted(
     )
     assert again.returncode == 10, again
     assert again.stdout.startswith(b"action: wait")
+
+
+def test_a_ledger_outside_the_project_is_nothing_that_preflight_fails_over(stage):
+    """`unset RELAY_SHARED_ROOT`, as it would say then, leads to a project without the pair."""
+    place = {"RELAY_SHARED_ROOT": str(stage.folder / "ledger")}
+    stage.ok("claude", "bootstrap", "--topic", "t", **place)
+    assert "fail " not in stage.run("claude", "preflight", **place).out
+
+
+@pytest.mark.parametrize("wrong", [("--topic", "t", "--peer", "No!"), ("--topic", "!!!")])
+def test_a_hint_after_a_forced_bootstrap_is_forced_too(stage, wrong):
+    stage.open_pair()
+    hint = stage.refused("claude", "bootstrap", "--force", *wrong).err.split("hint: ")[1]
+    stage.ok("claude", *hint.split()[1:])

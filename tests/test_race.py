@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import random
@@ -398,3 +399,12 @@ def test_a_publisher_that_stood_still_changes_nothing_of_what_was_published_mean
     assert {path: path.read_bytes() for path in pair.glob("001-*")} == held
     assert [path.name[:3] for path in pair.glob("*.ready")] == ["001"] and stage.litter() == []
     stage.ok("codex", "verify")
+
+
+def test_who_cannot_have_a_lock_is_told_of_which_directory_it_is(relay, tmp_path):
+    """By its function, as a command waits for 30 s."""
+    with open(tmp_path / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(relay.Refusal, match=str(tmp_path)):
+            with relay.directory_lock(str(tmp_path), "issue add", wait_s=0):
+                pass

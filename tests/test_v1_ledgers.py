@@ -264,7 +264,7 @@ def test_two_artifacts_of_one_number_are_both_handed_over_answered_and_named(sta
         2,
         2,
     ]
-    assert "shares the number 002" in stage.run("claude", "doctor").out
+    assert "each shares its number" in stage.ok("claude", "verify").out
     stage.send("claude", "fix")
     assert stage.ok("claude", "next").action == "wait"
     told = stage.ok("codex", "next").out
