@@ -805,7 +805,7 @@ def test_for_a_worktree_that_is_gone_the_tree_here_stands(stage):
     stage.ok("codex", "next")
     state = (place / "app.py").read_bytes()
     shutil.rmtree(place)
-    refused_for(approve(stage, *NOT_RUN), "changed since 001", "app.py")
+    refused_for(approve(stage, *NOT_RUN), "not the author's, changed since 001", "app.py")
     (stage.project / "app.py").write_bytes(state)
     assert approve(stage, *NOT_RUN).code == 0
 
@@ -908,9 +908,16 @@ def test_what_was_looked_at_and_by_which_model_is_recorded_and_shown(stage, aske
     (state / f"model-{key}").write_text("gpt-9-codex")
     text = "# R\n\nlooked-at: app.py, all callers\nNot-looked-at: new.py\n"
     ran(stage, "true")
+    text += "\n- looked-at: the docs\n- **not-looked-at:** the demo\n> looked-at: quoted\n"
+    done = approve(stage, text=f"{text}looked-at:\n- this\n")
+    assert done.code == 2 and "line 9: looked-at: " in done.err, "nothing of a list is dropped"
+    beside = ("--next-file", stage.file("go\nlooked-at: it\n"), "--file", stage.file(text, "b.md"))
+    done = stage.run("codex", "send", "--kind", "review", *beside)
+    assert done.code == 2 and "move it there" in done.err, "and nothing of a prompt"
     assert approve(stage, text=text).code == 0
     row = sidecar(asked, 2)
-    assert row["looked_at"] == ["app.py, all callers"] and row["not_looked_at"] == ["new.py"]
+    assert row["looked_at"] == ["app.py, all callers", "the docs"]
+    assert row["not_looked_at"] == ["new.py", "the demo"]
     assert row["model"] == "gpt-9-codex"
     for words in (("next",), ("log",), ("log", "--markdown"), ("show", "2")):
         out = stage.ok("claude", *words).out.replace("\\", "")
@@ -2183,8 +2190,14 @@ def test_a_base_branch_that_is_gone_is_named(stage):
     stage.git("branch", "-q", "-D", "main")
     ((why, hint),) = unmet(approve(stage, *NOT_RUN))
     assert "the base branch refs/heads/main is gone" in why
-    for words in (("next",), ("doctor",)):
-        assert hint in stage.run("codex", *words).out
+    for words in (
+        ("next",),
+        ("doctor",),
+        ("show", "1", "--diff=now"),
+        ("run", "--copy", "--", "true"),
+    ):
+        done = stage.run("codex", *words)
+        assert hint in done.out + done.err, done
     stage.git(*hint.split()[1:])
     assert approve(stage, *NOT_RUN).code == 0
 

@@ -297,18 +297,36 @@ def test_claim_is_strict_and_prints_the_drafts_path(stage):
     assert "TODO" in open(draft.strip()).read()
     assert stage.run("claude", "publish", draft.strip()).code == 2, "the placeholder is refused"
     assert stage.run("claude", "claim", "--kind", "correction").code == 2
-    assert (
-        stage.ok(
-            "claude",
-            "claim",
-            "--kind",
-            "note",
-            "--pair-id",
-            pair.name,
-            CLAUDE_CODE_SESSION_ID="unbound",
-        ).code
-        == 0
-    )
+    named = ("claim", "--kind", "note", "--pair-id", pair.name)
+    stage.refused("claude", *named, CLAUDE_CODE_SESSION_ID="unbound")
+    stage.ok("claude", "pair", "leave")
+    assert "002" in stage.ok("claude", *named, CLAUDE_CODE_SESSION_ID="unbound").out
+
+
+def test_a_session_without_the_slot_changes_no_draft_of_the_one_that_has_it(stage):
+    stage.open_pair()
+    draft = stage.ok("claude", "claim", "--kind", "plan").out.strip()
+    words = ("draft", "set", draft, "--body-file", stage.file("# Mine\n"))
+    done = stage.refused("claude", *words, CLAUDE_CODE_SESSION_ID="another")
+    assert "holds the claude slot" in done.err and "# Mine" not in open(draft).read()
+
+
+def test_next_names_all_that_keeps_a_draft_from_being_published_with_its_line(stage):
+    stage.open_pair()
+    draft = stage.ok("claude", "claim", "--kind", "note").out.strip()
+    body = stage.file("# N\n\n```findings\nnit - x\n```\n\n> ```dispositions\n> 1.1 fixed\n")
+    stage.ok("claude", "draft", "set", draft, "--body-file", body)
+    told = stage.ok("claude", "next")
+    prompt = next(line for line in told.out.split("\n") if "no prompt" in line)
+    assert "--prompt-for-next-file" in prompt
+    stage.ok("claude", "draft", "set", draft, "--prompt-for-next-file", stage.file("go\n"))
+    told = stage.ok("claude", "next")
+    done = stage.refused("claude", *told.next.split())
+    lines = [
+        1 + open(draft).read().split("\n").index(text) for text in ("nit - x", "> ```dispositions")
+    ]
+    for line in lines:
+        assert f"missing: line {line}: " in told.out and f"line {line}: " in done.err
 
 
 def test_draft_set_takes_files_and_standard_input_and_only_my_drafts(stage):
@@ -390,6 +408,8 @@ def test_force_publishes_only_a_terminal_note_with_its_reason(stage):
         ("--force", "--status", "closed"),
         ("--force", "--force-reason", "r"),
         ("--force", "--status", "ready", "--force-reason", "r"),
+        ("--force-reason", "r"),
+        ("--status", "closed", "--force-reason", "r"),
     ):
         assert stage.run("claude", "publish", draft, *words).code == 2, words
     path = stage.ok(

@@ -149,7 +149,7 @@ def test_only_the_statement_that_was_read_may_be_in_the_commit_unreviewed(review
     assert review.differ(file=review.file) == [review.path], "FILE is outside the repository"
     write(review.stage, review.path, json.dumps(review.statement) + "\n", review.cloned)
     assert review.differ() == [], "other blanks"
-    other = review.statement | {"subject": []}
+    other = predicate(title="Other")(review.statement)
     write(review.stage, review.path, json.dumps(other), review.cloned)
     assert review.differ() == [review.path], "FILE is not that of the commit"
     os.chmod(review.cloned / review.path, 0o755)
@@ -444,6 +444,8 @@ FORGED = {
     "another type": lambda s: s | {"predicateType": "https://slsa.dev/provenance/v1"},
     "no in-toto statement": lambda s: s | {"_type": "https://in-toto.io/Statement/v0.1"},
     "no subject": lambda s: s | {"subject": None},
+    "an empty subject": lambda s: s | {"subject": []},
+    "another tree": lambda s: s | {"subject": [{"name": "x", "digest": {"gitTree": "0" * 40}}]},
     "no predicate": lambda s: s | {"predicate": []},
     "a list": lambda s: [s],
 }
@@ -454,6 +456,13 @@ FORGED = {
 def test_a_statement_that_contradicts_itself_is_refused(review, name):
     done = review.verify(file=review.save(FORGED[name](review.statement)))
     assert done.code == 2 and done.out == "" and "hint: " in done.err, done
+
+
+def test_a_statement_is_compared_with_no_pair(review):
+    words = ("--statement", review.file, "--commit", "HEAD", "--onto", "HEAD")
+    for pair in ((review.slug,), ("--all",), ("--pair-id", review.slug)):
+        done = review.stage.refused("claude", "verify", *words, *pair)
+        assert "no pair" in done.err and done.err.rstrip().endswith("relay help verify")
 
 
 @pytest.mark.parametrize(

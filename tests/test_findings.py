@@ -275,6 +275,18 @@ def test_a_list_a_colon_and_a_capital_are_understood(stage, reviewed):
     assert states(stage) == {"2.1": "fixed", "2.2": "refuted", "2.3": "fixed", "2.4": "open"}
 
 
+def test_a_review_that_reopens_a_finding_has_recorded_one(stage):
+    asked(stage)
+    stage.send("codex", "review", findings("major - x", "nit - y"))
+    stage.ok("claude", "next")
+    stage.send("claude", "fix", dispositions("2.1 fixed so", "2.2 fixed so"))
+    stage.ok("codex", "next")
+    for verb, warns in (("2.1 reopened WHY", False), ("2.1 accepted", True)):
+        words = ("review", dispositions(verb), "--verdict", "changes", "--dry-run")
+        done = stage.try_send("codex", *words)
+        assert done.code == 0 and ("no findings were recorded" in done.out) == warns, done
+
+
 def test_a_fix_that_answers_nothing_says_what_is_still_unanswered(stage, reviewed):
     reviewed(findings("minor - One", "minor - Two", "minor - Three"))
     told = tried(stage, "claude", "fix", dispositions("2.2 fixed so"))

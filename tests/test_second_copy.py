@@ -509,12 +509,12 @@ def test_what_the_ledger_of_another_worktree_has_is_not_gone(stage, tmp_path):
     for words in (("status",), ("doctor",), ("pairs", "list"), ("restore",)):
         done = stage.run("codex", *words, cwd=two)
         assert slug not in done.out + done.err, done
-    assert "another worktree" in stage.refused("codex", "restore", slug, cwd=two).err
+    assert "in another ledger" in stage.refused("codex", "restore", slug, cwd=two).err
     assert not (two / ".shared" / slug).exists()
     stage.ok("claude", "close", "--reason", "r", cwd=one)  # In its archive.
     assert slug not in stage.ok("codex", "pairs", "list", cwd=two).out
     # What is removed here stays there, with its copy.
-    assert "another worktree" in stage.refused("codex", "forget", slug, "--yes", cwd=two).err
+    assert "in another ledger" in stage.refused("codex", "forget", slug, "--yes", cwd=two).err
     assert slug not in stage.ok("codex", "pairs", "prune", "--older-than", "0s", cwd=two).out
     assert (bare / "relay" / slug / "001-claude-plan.ready").exists()
 
@@ -698,3 +698,24 @@ def test_a_second_copy_that_cannot_be_read_hides_nothing_else(asked, kind):
     done = asked.run("claude", "doctor", "--json").json
     assert [row["id"] for row in done["findings"]] == ["fs.refused"]
     assert {"ledger.write", "wait"} <= {row["name"] for row in done["passed"]}
+
+
+@pytest.mark.parametrize("who", ["claude", "gemini", None])
+def test_a_pair_in_the_ledger_that_an_environment_names_is_not_gone_without_it(stage, who):
+    """Who is bound there works there; anybody else is led there, and no second pair of that name."""
+    place = {"RELAY_SHARED_ROOT": str(stage.folder / "led ger")}
+    slug = stage.ok("claude", "bootstrap", "--topic", "t", **place).out.split()[0]
+    stage.send("claude", "plan", **place)
+    assert "is gone" not in stage.run(who, "pairs", "list").out
+    done = stage.run(who, "status")
+    if who == "claude":
+        assert slug in done.out
+        assert stage.ok("claude", "next").action == "wait"
+    else:
+        assert f"export RELAY_SHARED_ROOT='{place['RELAY_SHARED_ROOT']}'" in done.err
+        assert "is in another ledger" in stage.refused(who, "restore", slug).err
+    stage.ok(who, "restore")
+    assert not stage.shared.exists()
+    shutil.rmtree(place["RELAY_SHARED_ROOT"])
+    stage.ok(who, "restore", slug)  # Now it is.
+    assert (stage.shared / slug / "001-claude-plan.ready").exists()

@@ -469,11 +469,12 @@ def test_a_full_pair_names_its_successor_with_a_command_that_works(stage):
     assert stage.ok("claude", "next").action == "reply"
     before = sorted(path.name for path in pair.rglob("*"))
     for words in (
+        ("send", "--kind", "plan", "--file", stage.file(BODY), "--dry-run"),
         ("send", "--kind", "plan", "--file", stage.file(BODY)),
         ("claim", "--kind", "plan"),
     ):
         done = stage.run("claude", *words)
-        assert done.code == 2 and "full" in done.err and "999" in done.err
+        assert done.code == 2 and done.out == "" and "full" in done.err and "999" in done.err
     assert [n for n in sorted(path.name for path in pair.rglob("*")) if ".jsonl" not in n] == [
         n for n in before if ".jsonl" not in n
     ]

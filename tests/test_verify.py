@@ -134,6 +134,14 @@ def test_what_is_damaged_is_not_laid_to_those_after_it(stage):
     assert {name for name, _ in faults(stage)} == {"002-codex-review"}
 
 
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(b"x"), lambda p: p.unlink()])
+def test_a_damaged_request_is_not_laid_to_its_verdict(stage, damage):
+    path = a_story(stage)
+    request = sidecar(path, int(LAST[:3]))["request"]["name"]
+    damage(path / f"{request}.md")
+    assert {name for name, _ in faults(stage)} == {request}
+
+
 def test_sha256sum_agrees(stage):
     path = a_story(stage)
     check = ["sha256sum", "-c", "--strict", *sorted(file.name for file in path.glob("*.sha256"))]
