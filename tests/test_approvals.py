@@ -431,7 +431,10 @@ def test_a_link_that_is_no_directory_of_the_project_is_refused(stage, asked):
     for name, target in links.items():
         (stage.project / name).symlink_to(target)
     names = ("../home", "/etc", "app.py", "none", ".git", ".git/refs", ".shared", ".", *links)
-    for name in names:
+    for name in ("of_git/app.py", "untracked/app.py"):  # The copy has these itself.
+        write(stage, name, "text\n")
+        stage.git("add", *["of_git"] * name.startswith("of_git"))
+    for name in (*names, "of_git", "untracked"):
         done = stage.run("codex", "run", "--copy", "--link", name, "--", "touch", "ran")
         assert done.code in (2, 125) and "nothing was run" in done.err, name
     assert not (stage.project / "ran").exists()

@@ -308,6 +308,7 @@ def test_who_asked_a_question_is_led_back_to_what_it_asked_about(stage, kind, an
     told = stage.ok("claude", "next")
     stage.send("claude", "correction", "# Not 5 but 6\n", "read", "--corrects", "1")
     assert stage.ok("codex", "next").next.startswith("send --kind note --reply-to 3 ")
+    stage.send("codex", "addendum", "# And why 6?\n", "answer")
     assert told.next.startswith("send --kind note --reply-to 2 ")
     assert pasted(stage, "claude", told).code == 0
     told = stage.ok("codex", "next")
