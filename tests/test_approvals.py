@@ -2104,6 +2104,41 @@ def test_what_came_before_the_request_is_delivered_before_it_is_approved(stage):
     assert approve(stage, *NOT_RUN, "--reply-to", 2).code == 0
 
 
+def without(pair, stem, key):
+    """An artifact as an earlier version recorded it, which did not know this key."""
+    reseal(pair, stem, lambda s: {k: v for k, v in s.items() if k not in (key, "open", "settled")})
+
+
+@pytest.mark.slow
+def test_an_approval_of_2_0_accepts_what_was_fixed_before_it_and_no_more(stage, asked):
+    reviewed(stage, "blocker app.py:1 Wrong")
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "fix", dispositions("2.1 fixed so"))
+    stage.ok("codex", "next")
+    approved(stage)
+    without(asked, "004-codex-review", "accepts")
+    stage.ok("claude", "next")
+    stage.ok("claude", "export", "--statement")
+    write(stage, "app.py", "four\n")
+    stage.send("codex", "review", findings("major app.py:1 Wrong, too"))
+    stage.ok("claude", "next")
+    write(stage, "app.py", "three\n")
+    stage.send("claude", "note", dispositions("5.1 fixed by what was approved"))
+    refused_for(close(stage), "5.1 major", "codex has not accepted")
+
+
+@pytest.mark.slow
+def test_an_approval_that_does_not_name_the_runs_it_passes_over_passes_over_those_before_it(
+    stage, asked
+):
+    stage.run("codex", "run", "--", "false")
+    approved(stage, "--despite-failed", "known")
+    without(asked, "002-codex-review", "excused")
+    stage.ok("claude", "next")
+    assert close(stage).code == 0
+    assert "does not support" not in stage.ok("claude", "log", asked.name).out
+
+
 def test_a_failed_run_of_the_peers_that_no_artifact_carries_is_excused_too(stage, asked):
     for _ in range(2):  # The first does not come to light where the second is excused.
         ran(stage, "false", author="claude", code=1)
