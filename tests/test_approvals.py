@@ -873,6 +873,17 @@ def test_a_forced_close_names_no_approver_and_lists_what_it_overrode(stage, aske
     assert "not an approval" in stage.ok("claude", "log", asked.name).out.lower()
 
 
+def test_a_forced_close_of_2_0_which_names_a_review_is_no_approval(stage, asked):
+    approved(stage)
+    assert close(stage, "--no-archive").code == 0
+    text = re.sub("(?m)^approval = .*\n", "", (asked / "CLOSED").read_text())
+    (asked / "CLOSED").write_text(f'{text}overrode = "the tree moved since 002 approved it"\n')
+    for words in (("log", asked.name), ("pairs", "list"), ("status", asked.name)):
+        out = stage.ok("claude", *words).out.lower()
+        assert "not an approval" in out and "approved in" not in out, out
+    assert "no approval is on record" in stage.refused("claude", "export", "--statement").err
+
+
 def test_an_approval_names_who_gave_it(stage, asked):
     approved(stage)
     assert close(stage, "--no-archive").code == 0
