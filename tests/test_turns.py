@@ -309,6 +309,7 @@ def test_who_asked_a_question_is_led_back_to_what_it_asked_about(stage, kind, an
     stage.send("claude", "correction", "# Not 5 but 6\n", "read", "--corrects", "1")
     assert stage.ok("codex", "next").next.startswith("send --kind note --reply-to 3 ")
     stage.send("codex", "addendum", "# And why 6?\n", "answer")
+    stage.send("codex", "note", "# I am still at it\n", "nothing")
     assert told.next.startswith("send --kind note --reply-to 2 ")
     assert pasted(stage, "claude", told).code == 0
     told = stage.ok("codex", "next")
@@ -317,6 +318,24 @@ def test_who_asked_a_question_is_led_back_to_what_it_asked_about(stage, kind, an
     sent = stage.send("claude", "note", "# By the way\n", "read")
     seq = int(os.path.basename(sent.out.split("\n")[0])[:3])
     assert stage.ok("codex", "next").next.startswith(f"send --kind note --reply-to {seq} ")
+
+
+def test_a_question_asked_back_leads_both_back_to_what_theirs_was_about(stage):
+    stage.open_pair()
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    stage.send("codex", "question", "# Why?\n", "answer")
+    stage.ok("claude", "next")
+    stage.send("claude", "question", "# Why what?\n", "answer")
+    for author, reply in (("codex", "note"), ("claude", "note"), ("codex", "review")):
+        told = stage.ok(author, "next")
+        assert told.next.startswith(f"send --kind {reply} "), told
+        assert pasted(stage, author, told).code == 0
+    assert "--reply-to 1 " in told.next
+    sent = stage.send("claude", "note", "# By the way\n", "read", "--reply-to", "2")
+    seq = int(os.path.basename(sent.out.split("\n")[0])[:3])
+    told = stage.ok("codex", "next")
+    assert told.next.startswith(f"send --kind note --reply-to {seq} "), "the review was sent"
 
 
 def test_an_end_that_was_delivered_hides_no_choice_of_open_pairs(stage):
