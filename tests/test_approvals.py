@@ -802,15 +802,14 @@ def test_commands_for_another_worktree_go_there_first(stage):
     assert command == f"cd {place} && git diff --cached -- :/:app.py"
 
 
-def test_for_a_worktree_that_is_gone_the_tree_here_stands(stage):
-    """As for one on another machine: what is merged here can be approved, and nothing else."""
+def test_a_worktree_that_is_gone_cannot_be_approved(stage):
     _, place = worktree(stage)
     stage.ok("codex", "next")
     state = (place / "app.py").read_bytes()
     shutil.rmtree(place)
-    refused_for(approve(stage, *NOT_RUN), "not the author's, changed since 001", "app.py")
     (stage.project / "app.py").write_bytes(state)
-    assert approve(stage, *NOT_RUN).code == 0
+    refused_for(approve(stage, *NOT_RUN), "cannot be compared", str(place))
+    assert "hint: " in stage.refused("codex", "show", "1", "--diff=now").err
 
 
 # ---- what is printed works, and what is recorded is shown
@@ -1368,16 +1367,14 @@ def test_hostile_worktree_root_that_is_another_repository(stage, asked):
 
 
 def test_hostile_reviewer_in_a_clean_clone(stage):
-    """What is approved in the reviewer's own clone is what was sent, whatever the author's tree is now."""
+    """The reviewer's own clone, with the author's ledger, is not the author's tree."""
     _asked(stage)
     clone = stage.folder / "clone"
     shutil.copytree(stage.project, clone)
     shutil.rmtree(clone / ".shared")
     write(stage, "keep.py", "evil\n")
     env = {"RELAY_SHARED_ROOT": str(stage.shared), "cwd": clone}
-    assert approve(stage, *NOT_RUN, **env).code == 0
-    stage.ok("claude", "next")
-    assert any("changed since what 002 approved: keep.py" in why for why, _ in unmet(close(stage)))
+    refused_for(approve(stage, *NOT_RUN, **env), "not of this repository")
 
 
 # ---- hostile: what is said of files, findings and runs
