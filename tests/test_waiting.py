@@ -170,7 +170,8 @@ def test_own_writes_drafts_and_reading_wake_nobody(stage):
     stage.ok("claude", "claim", "--kind", "note")
     stage.ok("claude", "status")
     stage.ok("claude", "next")
-    assert all(still_waits(child) for child in children)
+    for child in children:
+        assert still_waits(child), ended(child)
     stage.send("claude", "plan")
     made = [ended(child) for child in children]
     assert [m[0] for m in made] == [0, 0], made
