@@ -321,6 +321,8 @@ def test_the_latest_run_of_each_command_counts_whoever_ran_it(stage, asked):
 def test_a_command_that_was_not_found_says_nothing(stage, asked, code):
     ran(stage, "sh", "-c", f"exit {code}", code=code)
     refused_for(approve(stage), "run")
+    done = stage.run("codex", "run", "--expect-fail", "--", "sh", "-c", f"exit {code}")
+    assert "counts for nothing" in done.err and "as expected" not in done.err
     ran(stage, "true")
     assert approve(stage).code == 0
 

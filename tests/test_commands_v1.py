@@ -447,6 +447,7 @@ def test_heartbeat_is_accepted_and_refreshes_presence(stage):
     path.write_text(path.read_text().replace('"last_seen": "20', '"last_seen": "19'))
     for word in ("start", "tick", "stop"):
         stage.ok("claude", "heartbeat", word)
+        assert "usage: relay heartbeat" in stage.ok("claude", "heartbeat", word, "--help").out
     assert '"last_seen": "20' in path.read_text()
 
 

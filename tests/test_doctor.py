@@ -129,6 +129,8 @@ def test_an_issue_is_added_listed_shown_and_resolved(stage):
     shown = stage.ok("claude", "issue", "show", row["id"]).out
     assert "wait ends early" in shown
     stage.ok("claude", "issue", "resolve", row["id"], "--note", "mended")
+    stage.ok("claude", "issue", "resolve", row["id"])
+    assert "resolution: mended" in stage.ok("claude", "issue", "show", row["id"]).out
     assert stage.ok("claude", "issue", "list", "--json").json["issues"] == []
     assert len(stage.ok("claude", "issue", "list", "--status", "all", "--json").json["issues"]) == 1
 

@@ -445,3 +445,11 @@ def test_a_pair_with_far_more_artifacts_than_numbers_is_bounded(stage):
         for number in range(1, 1000):
             write_artifact(pair, number, "codex", kind)
     all_tame(stage, pair, HOT, draft, 200_000)
+
+
+def test_a_directory_that_is_moved_while_it_is_looked_at_is_no_obstacle(tmp_path, monkeypatch):
+    """A close moves a pair to the archive; a wait that was looking at it once ended with 2."""
+    directory = tmp_path / "pair"
+    directory.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: directory.rmdir() or False)
+    assert RELAY.obstacle(str(directory)) is None

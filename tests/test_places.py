@@ -456,7 +456,17 @@ def test_a_ledger_outside_the_project_is_nothing_that_preflight_fails_over(stage
     """`unset RELAY_SHARED_ROOT`, as it would say then, leads to a project without the pair."""
     place = {"RELAY_SHARED_ROOT": str(stage.folder / "ledger")}
     stage.ok("claude", "bootstrap", "--topic", "t", **place)
-    assert "fail " not in stage.run("claude", "preflight", **place).out
+    assert "env.elsewhere" not in stage.ok("claude", "preflight", **place).out
+
+
+def test_preflight_warns_where_the_variable_passes_over_the_projects_own_ledger(stage):
+    stage.open_pair()
+    place = {"RELAY_SHARED_ROOT": str(stage.folder / "ledger")}
+    stage.ok("claude", "bootstrap", "--topic", "t", **place)
+    done = stage.run("claude", "preflight", **place)
+    assert done.code == 1 and "env.elsewhere; hint: unset RELAY_SHARED_ROOT" in done.out
+    place = {"RELAY_SHARED_ROOT": str(stage.shared)}
+    assert "env.elsewhere" not in stage.run("claude", "preflight", **place).out
 
 
 @pytest.mark.parametrize("wrong", [("--topic", "t", "--peer", "No!"), ("--topic", "!!!")])
