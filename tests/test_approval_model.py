@@ -262,6 +262,13 @@ class Artifact:
     excused: tuple = ()
     untracked_beside: tuple = ()  # New files that git did not track when it was approved.
     pauses: bool = False
+    known: frozenset | None = (
+        None  # The numbers that were there when it was published; None is all.
+    )
+
+    def came_after(self, other):
+        """Whether this was written after the other one, or by an author who did not know of it."""
+        return self.seq > other.seq or (other.known is not None and self.seq not in other.known)
 
 
 @dataclasses.dataclass(eq=False)
@@ -274,6 +281,7 @@ class Run:
     after: dict
     is_clean: bool
     is_carried: bool = False
+    started: str = ""
 
     @property
     def failed(self):
@@ -307,7 +315,14 @@ class Model:
         return [a for a in self.artifacts if a.author == author]
 
     def at(self, seq):
-        return self.artifacts[seq - 1]
+        return next(a for a in self.artifacts if a.seq == seq)
+
+    def next_seq(self, author):
+        return len(self.artifacts) + 1
+
+    def place(self, author, request):
+        """The working tree that an author's verdict on this is about."""
+        return request.place
 
     def waiting(self, author):
         """The peer's artifacts that an author has not answered."""
@@ -360,12 +375,9 @@ class Model:
 
     def question(self, author):
         """Whether the user has to answer before this author sends anything but a correction."""
-        words = [a for a in self.artifacts if a.kind not in ANSWERS_NOTHING]
-        own = [a for a in words[-1:] if a.author == author]
         waiting = self.waiting(author)
-        if words and words[-1].pauses and words[-1].seq not in self.spoke:
-            return True
-        if any(a.asks_user and a.seq not in self.spoke for a in (*own, *waiting)):
+        own = [a for a in self.waiting(other(author)) if a.kind not in ANSWERS_NOTHING][-1:]
+        if any(a.asks_user or a.pauses for a in (*own, *waiting) if a.seq not in self.spoke):
             return True
         stalled = [count for _, count in self.rounds[-4:]]
         stalled = len(stalled) == 4 and min(stalled[1:]) >= stalled[0] > 0
@@ -374,19 +386,24 @@ class Model:
         again = [f for f in again if f.asked not in self.spoke]
         return bool(waiting and (again or stalled))
 
+    def ruled(self, finding):
+        """The finder's reviews from the finding to its answer, which may be about to be sent."""
+        answer = [a for a in self.artifacts if a.seq == finding.answered]
+        reviews = [a for a in self.of(finding.finder) if a.kind == "review"]
+        reviews = [a for a in reviews if finding.raised <= a.seq]
+        return [a for a in reviews if not answer or answer[0].came_after(a)]
+
     def is_fixed(self, finding, request):
         """Whether what is judged is nothing that the finder had before it when it found that."""
-        reviews = [a for a in self.of(finding.finder) if a.kind == "review"]
-        reviews = [a for a in reviews if finding.raised <= a.seq < finding.answered]
+        reviews = self.ruled(finding)
         seen = [a.changes for a in reviews]
         seen += [a.request.changes for a in reviews if a.verdict and a.request]
         return finding.state == "fixed" and request is not None and request.changes not in seen
 
     def is_left_by_user(self, finding):
         """It is answered `wontfix`, and the user has spoken since the finder's last review before."""
-        reviews = [a.seq for a in self.of(finding.finder) if a.kind == "review"]
-        before = [seq for seq in reviews if seq < finding.answered]
-        return finding.state == "wontfix" and bool(before) and before[-1] in self.spoke
+        reviews = self.ruled(finding)
+        return finding.state == "wontfix" and bool(reviews) and reviews[-1].seq in self.spoke
 
     def counting_runs(self, reviewer, states):
         """The runs on one of these change sets; the reviewer's, which only create files, lead on."""
@@ -408,9 +425,8 @@ class Model:
                 latest.pop((run.command, True), None)
         return [run for run in latest.values() if run.failed]
 
-    def moved(self, request):
+    def moved(self, request, files):
         """What differs from the request, without new files that git does not track."""
-        files = request.place
         now, new = files.changes, files.untracked - {*request.changes}
         return {*difference(request.changes, now)} - new
 
@@ -425,9 +441,7 @@ class Model:
 
         for finding in self.findings.values():
             if verb := review.rulings.get(finding.id):
-                self.rule(
-                    finding := dataclasses.replace(finding), verb, me, len(self.artifacts) + 1
-                )
+                self.rule(finding := dataclasses.replace(finding), verb, me, self.next_seq(me))
             if not finding.is_grave or finding.state in SETTLED or self.is_left_by_user(finding):
                 continue
             if finding.is_unanswered or finding.state == "wontfix":
@@ -438,19 +452,19 @@ class Model:
             return lacks | {"nothing received"}
         lacks |= {f"unread {a.seq}" for a in self.unread(me) if a is not request}
 
-        moved, accepted = self.moved(request), {*review.accept_moved}
+        files = self.place(me, request)
+        moved, accepted = self.moved(request, files), {*review.accept_moved}
         if moved - accepted:
             lacks.add(f"moved {sorted(moved - accepted)}")
         lacks |= {f"did not move {path}" for path in accepted - moved}
         if review.empty and request.changes:
             lacks.add("not empty")
-        if request.place.conflicts:
+        if files.conflicts:
             lacks.add("conflicts")
         if not request.changes and not review.empty:
             lacks.add("empty")
 
-        now = request.place.changes
-        states = [now, *([] if review.accept_moved else [request.changes])]
+        states = [files.changes, *([] if review.accept_moved else [request.changes])]
         runs = self.counting_runs(me, states)
         failed = self.failed(runs)
         if review.despite_failed:
@@ -465,15 +479,18 @@ class Model:
 
         last, hands_over = self.last_verdict(peer), request.kind in HANDS_OVER
         work = [a for a in self.artifacts if a.kind in HANDS_OVER and a.changes]
-        first = [a for a in work if a.changes == request.changes][:1]
+        same = [a for a in work if a.changes == request.changes]
+        first = [a for a in same if all(b is a or b.came_after(a) for b in same)]
+        first = sorted(first, key=lambda a: a.created)[:1]
         if last and last.verdict == "changes" and not (hands_over and request.seq > last.seq):
             lacks.add("changes asked for")
         elif me in {a.author for a in (first if hands_over else work)}:
             lacks.add("own work")
         return lacks
 
-    def close_lacks(self, me):
-        """The conditions that are unmet where this author closes the pair as approved."""
+    def close_lacks(self, me, by_record=False):
+        """The conditions that are unmet where this author closes the pair as approved; `by_record`,
+        where it was closed: without those of the files, and of what is unread."""
         peer, lacks = other(me), set()
         for f in self.findings.values():
             if f.is_grave and f.state not in SETTLED and not self.is_left_by_user(f):
@@ -482,16 +499,18 @@ class Model:
         if not verdict:
             return lacks | {"no verdict"}
         request = verdict.request
-        lacks |= {f"unread {a.seq}" for a in self.unread(me) if a.seq > verdict.seq}
+        if not by_record:
+            lacks |= {f"unread {a.seq}" for a in self.unread(me) if a.seq > verdict.seq}
         if verdict.verdict == "changes":
             lacks.add("changes asked for")
-        if own and own.seq > verdict.seq and own.verdict == "changes":
+        if own and own.came_after(verdict) and own.verdict == "changes":
             lacks.add("changes asked for")
 
-        files = request.place
+        files = self.place(me, request)
         now, committed = files.changes, files.committed
         then = {p for p in verdict.accepted_moved if verdict.changes.get(p) == now.get(p)}
-        if moved := self.moved(request) - then:
+        moved = set() if by_record else self.moved(request, files) - then
+        if moved:
             lacks.add(f"moved {sorted(moved)}")
         if not request.changes and not verdict.empty:
             lacks.add("empty")
@@ -513,6 +532,8 @@ class Model:
             rests_on = mine if a.author == me else {verdict.seq}
             if a.corrects in rests_on and a.seq not in rests_on:
                 lacks.add(f"{a.seq} changes {a.corrects}")
+        if by_record:
+            return lacks
         if files.conflicts:
             lacks.add("conflicts")
         if files.staged:
@@ -532,7 +553,7 @@ CONDITIONS = (  # How a row of a refusal names a condition.
     (r"0*(\d+) \w+ by \w+ was not delivered to you", r"unread \1"),
     (r"you have received nothing .*", "nothing received"),
     (
-        r"the working tree(?: in \S+)? changed since .*?\d+(?: approved| reviewed)?: (.*?)(?: \(or.*)?",
+        r"the working tree(?: in \S+|, not the author's,)? changed since .*?\d+(?: approved| reviewed)?: (.*?)(?: \(or.*)?",
         "moved",
     ),
     (r"--accept-moved (\S+): that did not change", r"did not move \1"),
@@ -597,8 +618,12 @@ class Walk:
         self.places = {"claude": files, "codex": files.linked("linked") if linked else files}
         self.model = Model(self.places)
         base = ("--base", "main") if self.files.follows else ()
-        stage.ok("claude", "bootstrap", "--topic", "demo", *base)
+        self.slug = stage.ok("claude", "bootstrap", "--topic", "demo", *base).out.split()[0]
         stage.ok("codex", "next", cwd=self.places["codex"].top)
+
+    def record(self, author):
+        """What there is where this author works."""
+        return self.model
 
     def relay(self, author, *words, cwd=None):
         self.told.append(f"{author}: relay {' '.join(map(str, words))}")
@@ -624,7 +649,7 @@ class Walk:
 
     def step_restore(self):
         """A file is again as it was at some time."""
-        states = [a.changes for a in self.model.artifacts] or [{}]
+        states = [a.changes for a in self.record(AUTHORS[0]).artifacts] or [{}]
         changes = self.rng.choice(states)
         for path in sorted(changes):
             state = changes[path]
@@ -702,17 +727,19 @@ class Walk:
     def next(self, author):
         """What it prints of an approval that it asks for, and of a close, is what the model says."""
         told = self.ok(author, "next", "--json").json
-        self.model.next(author)
+        self.record(author).next(author)
         if told["action"] == "reply" and "lacks" in told:
             reply_to = int(re.search(r"--reply-to (\d+)", told["next"])[1])
-            lacks = self.model.approval_lacks(author, Review(reply_to))
+            lacks = self.record(author).approval_lacks(author, Review(reply_to))
             listed = {condition(row) for row, _ in told["lacks"]}
-            if len(self.model.artifacts) > 10:  # It looks at the latest; not at all that was run.
+            if (
+                len(self.record(author).artifacts) > 10
+            ):  # It looks at the latest; not at all that was run.
                 listed -= {"not run"} - lacks
                 lacks = lacks & listed
             assert_same(listed, lacks, f"next {author}")
         elif told["action"] in ("reply", "resume") and "unmet" in told:
-            lacks = self.model.close_lacks(author)
+            lacks = self.record(author).close_lacks(author)
             assert_same({condition(row) for row, _ in told["unmet"]}, lacks, f"next {author}")
 
     def step_continue(self):
@@ -720,16 +747,17 @@ class Walk:
 
     def say_continue(self, author):
         done = self.relay(author, "continue")
-        if self.model.artifacts:
+        if self.record(author).artifacts:
             assert done.code == 0, done
-        own = {a.seq for a in self.model.of(author)}
-        self.model.spoke |= own | self.model.delivered[author] if done.code == 0 else set()
+        own = {a.seq for a in self.record(author).of(author)}
+        self.record(author).spoke |= (
+            own | self.record(author).delivered[author] if done.code == 0 else set()
+        )
 
     def step_rejoin(self):
         author = self.rng.choice(AUTHORS)
-        slug = next(p.name for p in self.stage.shared.iterdir() if p.name.endswith("-demo"))
         self.ok(author, "pair", "leave")
-        self.ok(author, "pair", "join", slug)
+        self.ok(author, "pair", "join", self.slug)
 
     def step_run(self):
         rng, author = self.rng, self.rng.choice(AUTHORS)
@@ -740,7 +768,7 @@ class Walk:
         """Runs a check, which (c) creates a file, (e) edits one, or (m) runs in a copy."""
         if any(
             r.command == command and r.author != author and not r.is_carried
-            for r in self.model.runs
+            for r in self.record(author).runs
         ):
             return (
                 None  # A known limit: an older run that no artifact carries outweighs a newer one.
@@ -764,13 +792,13 @@ class Walk:
         after, new = self.files.changes, self.files.untracked - {*before}
         is_clean = not {*difference(before, after)} - new
         run = Run(author, command, expect_fail, code, before, after, is_clean)
-        self.model.runs.append(run)
+        self.record(author).runs.append(run)
         return run
 
     def rulings(self, author, some=0.5):
         """What an author may say of some findings, and does."""
         ways = {}
-        for f in self.model.findings.values():
+        for f in self.record(author).findings.values():
             if self.rng.random() > some:
                 continue
             if f.finder == author:
@@ -781,13 +809,18 @@ class Walk:
                 verbs = []
             else:
                 verbs = ["fixed", "fixed", "fixed", "refuted", "deferred"]
-                verbs += ["wontfix"] * 2 if not f.is_grave or f.asked in self.model.spoke else []
+                verbs += (
+                    ["wontfix"] * 2
+                    if not f.is_grave or f.asked in self.record(author).spoke
+                    else []
+                )
             if verbs:
                 ways[f.id] = self.rng.choice(verbs)
         return ways
 
     def step_send(self):
-        rng, model, author = self.rng, self.model, self.rng.choice(AUTHORS)
+        rng, author = self.rng, self.rng.choice(AUTHORS)
+        model = self.record(author)
         kind = rng.choice(("fix",) * 5 + ("plan", "note", "question", "correction", "addendum"))
         kind = "decision" if rng.random() < 0.03 else kind
         corrects, rulings = 0, {}
@@ -803,14 +836,14 @@ class Walk:
 
     def step_review(self):
         rng, author = self.rng, self.rng.choice(AUTHORS)
-        if not self.model.delivered[author]:
+        if not self.record(author).delivered[author]:
             return
         severities = ("blocker", "major", "minor", "nit")
         found = [rng.choice(severities) for _ in range(rng.randrange(3))]
         verdict = rng.choice(("changes", "changes", ""))
         if (
             len({*map(id, self.places.values())}) > 1
-            and self.model.request(author).kind == "review"
+            and self.record(author).request(author).kind == "review"
         ):
             verdict = ""  # A known limit: whose worktree the peer's review was about is not known.
         self.send(author, "review", self.rulings(author), found, verdict)
@@ -818,7 +851,7 @@ class Walk:
     def send(
         self, author, kind, rulings=(), found=(), verdict="", corrects=0, asks=False, pauses=False
     ):
-        model = self.model
+        model = self.record(author)
         refused = model.question(author) and kind not in ANSWERS_NOTHING
         blocks = []
         if rulings:
@@ -839,8 +872,8 @@ class Walk:
         shown = model.delivered[author]
         answered = model.answered[author] | (set() if kind in ANSWERS_NOTHING else shown)
         request = model.request(author) if kind == "review" else None
-        files = request.place if request else self.places[author]
-        seq = len(model.artifacts) + 1
+        files = model.place(author, request) if request else self.places[author]
+        seq = model.next_seq(author)
         artifact = Artifact(seq, author, kind, files, files.changes, set(answered))
         artifact.asks_user, artifact.corrects = asks or kind == "decision", corrects
         artifact.verdict, artifact.pauses = verdict, pauses
@@ -857,7 +890,7 @@ class Walk:
         self.approve(author, self.some_review(author))
 
     def some_review(self, author):
-        rng, model, review = self.rng, self.model, Review()
+        rng, model, review = self.rng, self.record(author), Review()
         if rng.random() < 0.4 and (theirs := model.of(other(author))):
             review.reply_to = rng.choice(theirs).seq
         if rng.random() < 0.5:
@@ -868,13 +901,13 @@ class Walk:
         if about and not about.changes:
             review.empty = rng.random() < 0.5
         if about and rng.random() < 0.3:
-            moved = sorted(model.moved(about))
+            moved = sorted(model.moved(about, model.place(author, about)))
             review.accept_moved = tuple(p for p in moved if rng.random() < 0.8)
         return review
 
     def approve(self, author, review, *flags):
         """Sends an approval, and looks whether it is refused for what the model says."""
-        model = self.model
+        model = self.record(author)
         lacks = model.approval_lacks(author, review)
         words = [*flags, "--kind", "review", "--verdict", "approve", "--next", "ship it"]
         words += ("--reply-to", review.reply_to) if review.reply_to else ()
@@ -893,9 +926,9 @@ class Walk:
             return lacks
         shown = model.delivered[author] | ({review.reply_to} if review.reply_to else set())
         request = model.request(author, review.reply_to)
-        files = request.place
+        files = model.place(author, request)
         artifact = Artifact(
-            len(model.artifacts) + 1,
+            model.next_seq(author),
             author,
             "review",
             files,
@@ -919,7 +952,7 @@ class Walk:
 
     def close(self, author):
         """Tries a close; the project is put back where it is accepted."""
-        lacks = self.model.close_lacks(author)
+        lacks = self.record(author).close_lacks(author)
         project, aside = self.stage.project, self.stage.folder / "aside"
         if not lacks:
             self.statement(author)
@@ -939,8 +972,9 @@ class Walk:
         """Approves as one of the two, doing what each refusal hints at. Returns who approved."""
         review = Review()
         for _ in range(ENOUGH):
-            request = self.model.request(author)
-            self.files = request.place if request else self.files
+            request = self.record(author).request(author)
+            if request:
+                self.files = self.record(author).place(author, request)
             if not (lacks := self.approve(author, review)):
                 return author
             done = set()
@@ -956,10 +990,10 @@ class Walk:
                     self.send(other(author), "fix")
                     self.next(author)
                 elif what == "finding":
-                    finding = self.model.findings[about]
-                    if finding.state == "wontfix" and finding.asked in self.model.delivered[
+                    finding = self.record(author).findings[about]
+                    if finding.state == "wontfix" and finding.asked in self.record(
                         author
-                    ] | {a.seq for a in self.model.of(author)}:
+                    ).delivered[author] | {a.seq for a in self.record(author).of(author)}:
                         self.say_continue(author)
                     elif finding.finder != author:
                         review.rulings[about] = "refuted"
@@ -989,15 +1023,15 @@ class Walk:
         """Closes as approved, doing what each refusal hints at."""
         for _ in range(ENOUGH):
             if not (lacks := self.close(author)):
-                return
-            verdict = self.model.last_verdict(other(author))
+                return author
+            verdict = self.record(author).last_verdict(other(author))
             if verdict and verdict.request:
-                self.files = verdict.request.place
+                self.files = self.record(author).place(author, verdict.request)
             again = False
             for lack in sorted(lacks):
                 what, _, about = lack.partition(" ")
                 if what == "finding":
-                    finding = self.model.findings[about]
+                    finding = self.record(author).findings[about]
                     if finding.is_unanswered:
                         self.next(other(finding.finder))
                         self.send(other(finding.finder), "note", {about: "refuted"})
@@ -1042,8 +1076,8 @@ class Walk:
 
     def statement(self, author):
         """What is exported of an approval that holds is what was judged, and accepted as changed."""
-        verdict = self.model.last_verdict(other(author))
-        if own := self.model.last_verdict(author):
+        verdict = self.record(author).last_verdict(other(author))
+        if own := self.record(author).last_verdict(author):
             if own.seq > verdict.seq:
                 return
         files = self.ok(author, "export", "--statement").json["predicate"]["files"]
