@@ -323,6 +323,16 @@ class Model:
     def unread(self, author):
         return [a for a in self.waiting(author) if a.seq not in self.delivered[author]]
 
+    @property
+    def work(self):
+        return [a for a in self.artifacts if a.kind in HANDS_OVER and a.changes]
+
+    def first_senders(self, changes):
+        """Who sent this work before it had the other's, and not later than the other did."""
+        same = [a for a in self.work if a.changes == changes]
+        first = [a for a in same if all(b is a or b.came_after(a) for b in same)]
+        return {a.author for a in first if a.created == min(each.created for each in first)}
+
     def last_verdict(self, author):
         return next((a for a in reversed(self.of(author)) if a.verdict), None)
 
@@ -470,13 +480,10 @@ class Model:
             lacks.add("not run")
 
         last, hands_over = self.last_verdict(peer), request.kind in HANDS_OVER
-        work = [a for a in self.artifacts if a.kind in HANDS_OVER and a.changes]
-        same = [a for a in work if a.changes == request.changes]
-        first = [a for a in same if all(b is a or b.came_after(a) for b in same)]
-        first = sorted(first, key=lambda a: a.created)[:1]
+        work = {a.author for a in self.work}
         if last and last.verdict == "changes" and not (hands_over and request.seq > last.seq):
             lacks.add("changes asked for")
-        elif me in {a.author for a in (first if hands_over else work)}:
+        elif me in (self.first_senders(request.changes) if hands_over else work):
             lacks.add("own work")
         return lacks
 
@@ -1008,10 +1015,14 @@ class Walk:
                     self.run(author, author, 0, expect_fail=False)
                     review.not_run = self.rng.random() < 0.3
             if done & {"changes", "own"}:
-                self.send(author, "fix")
+                self.take_over(author)
                 author, review = other(author), Review()
                 self.next(author)
         raise AssertionError("no way to an approval")
+
+    def take_over(self, author):
+        """Sends the work anew, for the other one to approve."""
+        self.send(author, "fix")
 
     def way_to_close(self, author):
         """Closes as approved, doing what each refusal hints at."""
