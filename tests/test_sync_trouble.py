@@ -177,7 +177,7 @@ def test_ssh_settings_for_people_do_not_get_in_the_way(machines, sshd):
     [
         ("NoSuchOption yes", "nosuchoption"),
         ("ConnectTimeout soon", "invalid time value"),
-        ("ProxyCommand false", "Connection closed"),
+        ("ProxyCommand sleep 0.2", "Connection closed"),
         ("StdinNull yes", ""),
     ],
 )

@@ -177,6 +177,12 @@ def test_the_command_beside_the_open_findings_works_where_there_are_several_pair
         assert "2.1 blocker" in stage.ok(None, *named.split()).out, printed
 
 
+def test_a_command_in_a_line_stays_whole_on_a_narrow_terminal(stage, asked):
+    stage.ok("claude", "bootstrap", "--topic", "other", "--force")
+    for words in (("status",), ("status", "--pair-id", asked.name)):
+        assert f"(relay findings --pair-id {asked.name})" in on_screen(stage, 70, *words)
+
+
 def test_the_comparison_of_several_pairs_goes_when_a_change_set_is_published(stage):
     stage.open_pair("first")
     (stage.project / "pay.py").write_text("one\n")
@@ -438,6 +444,34 @@ def test_a_finding_is_told_once_with_its_whole_fate(stage, reviewed):
 def test_a_run_says_if_it_counts(stage, reviewed):
     runs = [(run["name"][:3], run["code"], run["counts"]) for run in story_in(stage)["runs"]]
     assert runs == [("002", 1, True), ("004", 0, True)]
+
+
+def test_a_run_that_created_files_counts_in_the_log_as_in_the_approval(stage):
+    stage.open_pair()
+    write(stage, "pay.py", "one\n")
+    stage.send("claude", "plan", "# Plan\n", "Review it")
+    stage.ok("codex", "next")
+    for created in ("a.cache", "b.cache"):
+        stage.ok("codex", "run", "--", "sh", "-c", f"echo 1 >{created}")
+    stage.send("codex", "review", "# Fine\n", "go", "--reply-to", "1", "--verdict", "approve")
+    out = stage.ok("claude", "log").out
+    assert "allowed: 2 runs on this change set: exit 0, exit 0" in out
+    assert "does not count" not in out
+
+
+def test_a_text_is_named_by_its_first_line_that_is_no_fence(stage, asked):
+    body = "```dispositions\n2.1 fixed it\n2.2 fixed it\n2.3 fixed it\n```\n"
+    stage.ok("claude", "next")
+    stage.send("claude", "fix", body, "look", "--reply-to", "2")
+    assert '"2.1 fixed it" (answers 002)' in stage.ok("claude", "log").out
+    assert "```" not in stage.ok("claude", "status", "--last", "1").out
+
+
+def test_what_is_cut_is_not_cut_within_an_escape(stage):
+    stage.open_pair()
+    stage.send("claude", "note", "".join(f"{'x' * n}\u200d" for n in range(8, 20)) * 3, "look")
+    title = re.search(r'note +"(.*)\.\.\."', stage.ok("claude", "log").out)[1]
+    assert re.fullmatch(r"(\w|\\u200d)+", title) and not re.search(r"\\\w{0,4}$", title)
 
 
 def test_an_approval_says_why_it_was_allowed(stage, reviewed):

@@ -173,6 +173,18 @@ def test_a_frame_is_no_larger_than_the_terminal_whatever_is_in_it(stage, tmux, s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", [(80, 24), (40, 60)])
+def test_a_command_wider_than_the_terminal_is_copied_whole(stage, tmux, size):
+    pairs = [stage.open_pair("first").name]
+    pairs += stage.ok("claude", "bootstrap", "--topic", "second", "--force").out.split()[:1]
+    terminal = tmux(columns=size[0], lines=size[1])
+    terminal.watch(until=lambda text: text.startswith("project: 2"))
+    lines = terminal.screen("-J").split("\n")
+    typed = [line.rpartition("relay ")[2].strip() for line in lines if "'s terminal: " in line]
+    assert {*typed} == {f"next --pair-id {name}" for name in pairs}, lines
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["C-c", signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_the_terminal_is_usable_however_it_ends(stage, tmux, end):
     stage.open_pair()

@@ -65,7 +65,7 @@ def test_an_agent_that_ignores_what_waits_is_asked_once_and_may_then_stop(scene,
     assert len(said) == 2, "stopped, asked once, stopped"
     assert "001 plan by " in said[-1].text and "waits for you. Run: " in said[-1].text
     trail = (scene.shared / "_relay/hook-trail.log").read_text()
-    assert trail.count("goes on for 001") == 1 and trail.count("may end") == 1
+    assert trail.count("continues for 001") == 1 and trail.count("may end") == 1
 
 
 CODEXS = "01a00000-0000-7000-8000-000000000001"
@@ -98,7 +98,7 @@ def test_a_turn_ends_while_a_wait_starts_or_a_sub_agent_works_on_what_waits(scen
     assert scene.claude("go", part=part, seconds=60).code == 0
     trail = (scene.shared / "_relay/hook-trail.log").read_text().splitlines()
     stops = [line.split(" ", 4)[4] for line in trail if " Stop " in line]
-    said = "goes on for 000-parked" if at_work == "a wait" else "goes on for 001-unanswered"
+    said = "continues for 000-parked" if at_work == "a wait" else "continues for 001-unanswered"
     assert stops == [f"may end: {at_work} is at work", said, "may end"], trail
 
 
