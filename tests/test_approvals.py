@@ -731,7 +731,8 @@ def test_a_pack_that_is_not_the_published_one_is_refused_and_a_missing_one_is_a_
     subprocess.run(row["remedy"], shell=True, check=True, cwd=stage.project)
     done = stage.ok("codex", "verify")
     assert "all well" in done.out and "note: 003: " in done.out
-    stage.refused("codex", "show", "3", "--diff")
+    row = stage.ok("codex", "show", "3", "--diff", "--json").json
+    assert {file["why"] for file in row["files"]} == {"its bytes are not here"}
     pack.symlink_to("001-claude-plan.pack")
     assert stage.run("codex", "verify").code == 1
     pack.unlink()

@@ -384,18 +384,41 @@ def test_what_asks_the_user_still_does_where_the_peers_artifact_crosses(turn, ki
 
 
 @slow
-def test_whose_work_came_first_is_not_decided_by_numbers_that_crossed(turn):
+@pytest.mark.parametrize("first, second", [("claude", "codex"), ("codex", "claude")])
+def test_whose_work_came_first_is_decided_by_time_where_it_crossed(turn, first, second):
+    numbers = {"claude": 3, "codex": 4}
     for stage in turn.stages.values():
         (stage.project / "code.txt").write_text("2\n")
-    turn.codex.send("codex", "plan", "# Mine\n")
-    turn.claude.send("claude", "fix")
-    turn.claude.send("claude", "fix", "# More\n")
+    turn.stages[first].send(first, "plan", "# Mine\n")
+    time.sleep(1.1)
+    turn.stages[second].send(second, "fix")
     exchanged(turn)
-    turn.claude.ok("claude", "next")
-    turn.claude.ok("claude", "run", "--", "true")
-    words = ("--verdict", "approve", "--reply-to", 4)
-    done = turn.claude.try_send("claude", "review", "# Fine\n", *words)
-    assert done.code == 2 and "did not send first" in done.err, done
+    for author, peer, code in ((first, second, 2), (second, first, 0)):
+        turn.stages[author].ok(author, "next")
+        turn.stages[author].ok(author, "run", "--", "true")
+        words = ("--verdict", "approve", "--reply-to", numbers[peer])
+        done = turn.stages[author].try_send(author, "review", "# Fine\n", *words)
+        assert done.code == code and ("did not send first" in done.err) == (code == 2), done
+
+
+@slow
+def test_what_changed_is_listed_where_the_bytes_are_on_the_other_machine(turn):
+    claude, codex = turn.claude, turn.codex
+    (claude.project / "code.txt").write_text("2\n")
+    claude.send("claude", "fix")
+    exchanged(turn)
+    codex.ok("codex", "next")
+    words = ("--verdict", "approve", "--not-run", "read")
+    refused = codex.try_send("codex", "review", "# Fine\n", *words)
+    hint = re.search(r"hint: \S+ (show .*--diff=now)", refused.err)[1]
+    assert "changed code.txt: its bytes are not here" in codex.ok("codex", *hint.split()).out
+    codex.send("codex", "review")
+    (claude.project / "code.txt").write_text("3\n")
+    claude.ok("claude", "next")
+    claude.send("claude", "fix")
+    exchanged(turn)
+    since = codex.ok("codex", "next", "--json").json["since_review"]
+    assert "code.txt" in codex.ok("codex", *since["command"].split()[1:]).out
 
 
 @slow
