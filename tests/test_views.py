@@ -181,6 +181,7 @@ def test_a_command_in_a_line_stays_whole_on_a_narrow_terminal(stage, asked):
     stage.ok("claude", "bootstrap", "--topic", "other", "--force")
     for words in (("status",), ("status", "--pair-id", asked.name)):
         assert f"(relay findings --pair-id {asked.name})" in on_screen(stage, 70, *words)
+        assert "relay findings\n" in on_screen(stage, 40, *words)  # Too long: broken between words.
 
 
 def test_the_comparison_of_several_pairs_goes_when_a_change_set_is_published(stage):
