@@ -445,6 +445,29 @@ def test_of_two_verdicts_of_one_author_that_cross_the_one_that_asks_for_changes_
 
 
 @slow
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+def test_an_approval_does_not_hold_where_the_pair_was_given_up_meanwhile(turn, status):
+    for stage in turn.stages.values():
+        (stage.project / "code.txt").write_text("2\n")
+    turn.claude.send("claude", "fix")
+    exchanged(turn)
+    turn.codex.ok("codex", "next")
+    approval = ("--verdict", "approve", "--not-run", "read")
+    assert turn.codex.try_send("codex", "review", "# Fine\n", *approval).code == 0
+    exchanged(turn)
+    turn.claude.ok("claude", "next")
+    for _ in range(2):
+        turn.claude.send("claude", "note")
+    turn.codex.send("codex", "note", "# No\n", "stop", "--status", status)
+    turn.claude.ok("claude", "close", "--outcome", "approve", "--reason", "done")
+    exchanged(turn)
+    for author, stage in turn.stages.items():
+        closed = stage.ok(author, "log", turn.slug, "--json").json["closed"]
+        assert closed["approved_by"] and status in closed["unsupported"], closed
+        stage.refused(author, "export", "--statement", "--pair-id", turn.slug)
+
+
+@slow
 def test_an_answer_that_crosses_with_the_finders_word_is_no_contradiction(turn):
     turn.codex.send("codex", "review", findings("blocker code.txt:1 bad"))
     exchanged(turn)
