@@ -514,6 +514,18 @@ def test_the_last_number_of_a_pair_can_be_used(stage):
 # ---- the user
 
 
+@pytest.mark.parametrize("asking", ["claude", "codex"])
+def test_continue_names_the_terminal_whose_move_it_is_as_status_does(stage, asking):
+    stage.open_pair()
+    answering = "codex" if asking == "claude" else "claude"
+    stage.send(answering, "plan")
+    stage.ok(asking, "next")
+    stage.send(asking, "question", "# Which?\n", "@user: which one?")
+    done = stage.ok(None, "continue")
+    assert done.out.split("\n")[1:] == stage.ok(None, "status").out.split("\n")[-2:]
+    assert f"in {answering}'s terminal: " in done.out
+
+
 @pytest.mark.parametrize(
     "reach", [decision_sent, user_asked, cap_reached], ids=lambda f: f.__name__
 )
