@@ -203,6 +203,20 @@ def test_without_a_pair_status_is_refused_and_says_how_to_begin(stage):
     assert stage.ok("claude", "status", "--require-binding", "--json").json["session"] is None
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_without_a_pair_the_hint_of_a_wait_leads_on(stage, lost):
+    """Not to an empty list: to what opens a pair, or brings back the one that is gone."""
+    if lost:
+        pair = stage.open_pair()
+        stage.send("claude", "plan")
+        stage.ok("claude", "verify")
+        pair.rename(stage.folder / "lost")
+    hint = stage.run("claude", "wait", "--timeout", "0").err.rpartition("hint: ")[2].split()
+    wanted = "restore" if lost else "bootstrap"
+    assert hint[1:] == ["status"], hint
+    assert wanted in stage.run("claude", *hint[1:]).err.rpartition("hint: ")[2]
+
+
 @pytest.mark.parametrize("flags", [(), ("--no-archive",)], ids=str)
 def test_an_ended_pair_is_shown_where_none_is_active(stage, asked, flags):
     stage.ok("claude", "close", "--reason", "enough", *flags)
