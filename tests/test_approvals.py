@@ -295,6 +295,15 @@ def test_a_run_that_exited_0_is_needed(stage, asked):
     assert close(stage).code == 0
 
 
+def test_a_failed_run_is_named_with_its_directory(stage, asked):
+    """Run again elsewhere, the command would be another one, and the failure stay."""
+    (stage.project / "sub dir").mkdir()
+    command = ("run", "--", "test", "-e", "app.py")
+    assert stage.run("codex", *command, cwd=stage.project / "sub dir").code == 1
+    stage.ok("codex", *command)
+    refused_for(approve(stage), '"test -e app.py" by codex in "sub dir" exited with 1')
+
+
 def test_a_failure_that_there_was_not_cannot_be_overridden(stage, asked):
     refused_for(approve(stage, "--despite-failed", "x"), "nothing that was run", "failed")
 

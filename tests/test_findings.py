@@ -182,6 +182,11 @@ def test_what_is_no_block_is_text(reviewed):
         ("blocker ", "/", ""),
         ("> ", "`", "x"),
         ("", "~ ", "findings x"),
+        ("", "1 ", ""),
+        ("a", ":1", ""),
+        ("a:1", " :", ""),
+        ("", "<a", ""),
+        ("", "<a b", ">"),
     ],
 )
 def test_the_longest_line_is_read_in_one_pass(relay, fence, begins, fills, ends):
@@ -242,7 +247,7 @@ def test_all_malformed_lines_are_told_at_once_and_nothing_is_written(stage):
         stage,
         "codex",
         "review",
-        findings("minor - Fine", *MALFORMED, "  detail of a bad one", "nit - Fine"),
+        findings("minor - Fine", *MALFORMED, "  detail of a bad one", "nit - Fine too"),
     )
     assert told.code == 2 and lines_of(told) == list(range(5, 5 + len(MALFORMED)))
     assert "try-1.md, line 5: " in told.err and "nothing was published" in told.err
@@ -961,6 +966,59 @@ HIDDEN = {
     "numbered": "1. ```findings\n   blocker pay.py:1 lost\n   ```\n",
     "indented under another": "```findings\nminor - One\n blocker pay.py:1 lost\n```\n",
 }
+
+
+READS_LIKE_A_FINDING = """\
+<li>blocker a.py:1 Boom</li>
+<li><b>Blocker</b> `a.py:1` Boom</li>
+<details><summary>blocker a.py:1 Boom</summary></details>
+| 1 | a.py:1 | blocker | Boom |
+### a.py:1 — blocker: Boom
+- a.py:1: blocker: Boom
+- `a.py:1` (major) Boom
+- blocker a.py has no tests
+**Blocker:** it divides by zero
+- nit: the name is wrong
+```text
+a.py:1: major: Boom
+```
+"""
+READS_LIKE_PROSE = """\
+1. Try:
+
+   ```python
+   x = 1
+   ```
+
+2. The rest is fine.
+
+```yaml
+major: 3
+minor: 2
+```
+
+major and/or minor ones: none; a.py:1 is a minor, harmless case
+No blockers. Major changes in a.py:1 are right.
+- blocker: none
+- major: 0, minor: no more
+"""
+
+
+def test_a_line_that_reads_like_a_finding_is_refused_in_a_review(stage):
+    asked(stage)
+    refused = tried(stage, "codex", "review", f"# R\n\n{READS_LIKE_A_FINDING}")
+    lines = enumerate(READS_LIKE_A_FINDING.splitlines(), 3)
+    assert refused.code == 2
+    assert lines_of(refused) == [number for number, line in lines if "```" not in line], refused
+    assert tried(stage, "codex", "review", f"# R\n\n{READS_LIKE_PROSE}").code == 0
+
+
+def test_a_finding_that_one_text_raises_twice_is_refused(stage):
+    path = asked(stage)
+    body = findings("blocker a.py:1 Boom", "nit a.py:2 Boom", "major ./a.py:1 boom")
+    refused = tried(stage, "codex", "review", body)
+    assert refused.code == 2 and "line 6: line 4 says the same" in refused.err, refused
+    assert len(list(path.glob("*.ready"))) == 1
 
 
 def test_a_mistyped_block_is_refused(stage):

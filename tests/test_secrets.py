@@ -117,6 +117,12 @@ CAUGHT = [
 STRONG = "Wq8" + "zR3vT" + "k5Lm"
 # As they are found in settings, shells, logs and addresses.
 IN_PLACE = [
+    *(
+        ("kubeconfig-key", f"    client-key-data: {base64.b64encode(key.encode()).decode()}")
+        for key in map(key_block, ("RSA ", "EC ", "", "OPENSSH ", "ENCRYPTED "))
+    ),
+    ("netrc-password", "machine api.acme.io login bob pass" + f"word {STRONG}"),
+    ("netrc-password", "machine api.acme.io\n  login bob\n  pass" + f"word {STRONG}"),
     ("aws-access-key", "export AWS_ACCESS_KEY_ID=AK" + "IADVWTFKTANGPVYQEH"),  # No digit.
     ("aws-access-key", "[default]\naws_access_key_id = AK" + f"IA{made('Q16')}"),
     (
@@ -224,6 +230,8 @@ https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX
 sk-proj-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 s¬k-your-openai-api-key-goes-in-here-please-and-thank-you1
 Account¬Key=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==
+machine api.acme.io login bob password $NETRC ¦ machine x login y password <yours> ¦ login and password fields
+certificate-authority-data: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCk1JSURDVENDQWZHZ0F3SUJBZ0lJV1RVdDJXV0Z5
 TODO: say which token ¦ password=changeme ¦ password = os.environ['PASSWORD'] ¦ PASSWORD=
 token: ${{ secrets.GITHUB_TOKEN }} ¦ api_key: <your key> ¦ GITHUB_TOKEN=$TOKEN ¦ export NPM_TOKEN=xxxx
 Authorization: Bearer <token> ¦ Authorization: Bearer ${TOKEN_WITH_A_LONG_NAME_12345}
