@@ -308,6 +308,7 @@ def test_two_closes_at_once_end_the_pair_once(stage, archive):
         assert [path.name for path in stage.shared.rglob("*.tmp")] == []
 
 
+@pytest.mark.slow
 def test_two_first_turns_of_the_same_author_do_not_share_a_slot(stage):
     stage.ok("claude", "bootstrap", "--topic", "demo")
     plays = [(stage.env("codex", CODEX_THREAD_ID=f"thread-{n}"), [["next"]]) for n in range(6)]
