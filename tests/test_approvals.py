@@ -422,6 +422,7 @@ def test_a_run_in_a_copy_has_the_files_that_are_too_large_to_hash(stage, asked, 
     ran(stage, "test", "-s", "new/big.bin", copy=True)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_copy_counts_where_the_base_is_a_branch_that_moved(stage):
     based(stage, "main")
     write(stage, "app.py", "two\n")
@@ -712,6 +713,7 @@ LATER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", LATER)
 def test_what_changed_between_two_states_is_shown_whatever_became_of_them(stage, how):
     prepared(stage, _thirty)
@@ -1600,6 +1602,7 @@ def test_many_files_that_were_approved_may_be_committed(stage, real_git, monkeyp
     assert close(stage).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evil", [False, True])
 def test_a_close_after_the_work_was_merged_into_the_branch_that_the_base_follows(stage, evil):
     based(stage, "main")
@@ -1619,6 +1622,7 @@ def test_a_close_after_the_work_was_merged_into_the_branch_that_the_base_follows
         assert close(stage).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evil", [False, True])
 def test_a_review_after_the_work_was_merged_into_the_branch_that_the_base_follows(stage, evil):
     pair = based(stage, "main")
@@ -1647,6 +1651,7 @@ def test_a_review_after_the_work_was_merged_into_the_branch_that_the_base_follow
     assert close(stage).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edited", [False, True])
 def test_what_upstream_changed_is_not_counted_where_nothing_is_committed_yet(stage, edited):
     based(stage, "main")
@@ -1875,6 +1880,7 @@ def approve_as(stage, author, *more, text="# Fine\n"):
     return stage.run(author, *words, "--file", stage.file(text, f"{author}.md"), *more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["note", "question", "review"])
 def test_hostile_approval_of_ones_own_work_in_answer_to_what_hands_nothing_over(stage, asked, kind):
     stage.send("codex", kind, "# Hm\n")
@@ -2308,6 +2314,7 @@ def test_who_closes_over_ones_own_answered_finding_is_told_to_rule_on_it(stage, 
     assert ["rule on it: `3.1 accepted`" in why for why in rows] == [True]
 
 
+@pytest.mark.slow
 def test_the_worktree_of_another_clone_is_as_one_on_another_machine(stage):
     """On one host, a synced ledger names a directory that exists, and is of another repository."""
     pair, place = worktree(stage)

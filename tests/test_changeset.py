@@ -836,6 +836,7 @@ def test_a_submodule_whose_folder_became_a_link_is_seen(submodule):
     close_refused(submodule, "sub")
 
 
+@pytest.mark.slow
 def test_an_edit_within_a_repository_that_lies_loose_is_seen_by_its_path(loose):
     write(loose, "vendored/v.py", "evil\n")
     write(loose, "young/y.py", "evil\n")
@@ -994,6 +995,7 @@ def test_the_digest_is_the_same_after_a_rebase_onto_the_same_base(stage):
     assert scan(stage, base).digest == before
 
 
+@pytest.mark.slow
 def test_a_rebase_or_a_merge_that_is_under_way_is_looked_at_like_any_tree(stage):
     base = based(stage)
     stage.git("checkout", "-qb", "other")
@@ -1198,6 +1200,7 @@ def test_a_repository_of_somebody_else_is_said_plainly(stage):
     assert "safe.directory" in whole_round(stage)
 
 
+@pytest.mark.slow
 def test_a_base_that_was_rewritten_and_swept_away_is_said_plainly(stage):
     based(stage)
     write(stage, "a.txt", "soon gone\n")

@@ -86,6 +86,7 @@ def test_a_ledger_wider_than_its_owner_is_reported(stage, mode, status, severity
     assert [row["severity"] for row in found] == ([severity] if severity else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["main", "below", "linked"])
 def test_a_committed_ledger_is_named_with_the_command_that_mends_it(stage, where):
     pair = stage.open_pair()

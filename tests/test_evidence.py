@@ -158,6 +158,7 @@ def test_a_signal_to_relay_reaches_the_command_and_its_end_is_kept(stage, name):
     assert child.returncode == 7 and the_record(stage)["code"] == 7
 
 
+@pytest.mark.slow
 def test_a_command_that_does_not_catch_the_signal_ends_with_its_code(stage):
     asked(stage)
     child = started(stage, "sh", "-c", "echo ready; exec sleep 20")

@@ -145,6 +145,7 @@ def test_the_commit_of_what_was_approved_is_equal_in_a_clone_without_a_ledger(re
     assert review.differ(onto=review.base, cwd=review.stage.project) == []
 
 
+@pytest.mark.slow
 def test_only_the_statement_that_was_read_may_be_in_the_commit_unreviewed(review):
     assert review.differ(file=review.file) == [review.path], "FILE is outside the repository"
     write(review.stage, review.path, json.dumps(review.statement) + "\n", review.cloned)
@@ -316,6 +317,7 @@ def test_the_paths_that_differ_are_in_the_json(review):
 # ---- what cannot be decided
 
 
+@pytest.mark.slow
 def test_a_clone_without_the_history_cannot_tell(review):
     shallow = review.clone("--depth", "1", name="shallow")
     assert review.verify(onto="origin/main").code == 2
@@ -659,6 +661,7 @@ def test_a_submodule_with_uncommitted_changes_has_no_statement(stage, bumped):
 # ---- what was approved, and the trailer
 
 
+@pytest.mark.slow
 def test_a_stray_file_of_the_approved_tree_is_named_at_the_close_and_missed_by_a_commit(stage):
     def stray(stage):
         write(stage, "long.py", numbered((3,)))
@@ -703,6 +706,7 @@ def test_close_prints_a_trailer_with_the_tree_that_the_statement_names(review):
     assert stage.git("write-tree") == tree
 
 
+@pytest.mark.slow
 def test_git_takes_the_trailer(stage):
     made = Review(stage, ship=lambda stage: "")
     done = stage.ok("claude", "close", "--outcome", "approve", "--reason", "done")
@@ -739,6 +743,7 @@ def test_an_approval_that_is_damaged_or_not_borne_out_has_no_statement(stage):
     assert "damaged" in stage.refused("claude", "export", "--statement").err
 
 
+@pytest.mark.slow
 def test_an_approval_with_an_override_and_a_base_that_moved_has_a_statement_that_says_so(stage):
     before(stage)
     commit(stage, "base")
@@ -951,6 +956,7 @@ def test_without_inline_comments_everything_is_in_the_body(pull):
         assert re.search(rf"\n- \w+ 2\.{number} ", payload["body"])
 
 
+@pytest.mark.slow
 def test_a_review_of_the_last_commit_is_inline_only_in_the_diff_of_the_pull_request(stage):
     """The commit undoes a line that an earlier one of the same pull request had changed."""
 

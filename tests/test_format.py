@@ -386,6 +386,7 @@ def test_a_title_is_kept_exactly(stage, relay, text):
     assert relay.parse_closed((stage.shared / slug / "CLOSED").read_bytes())["reason"] == text
 
 
+@pytest.mark.slow
 def test_an_issue_of_a_megabyte_can_be_shown_and_resolved(stage):
     text = "0123456789abcde\n" * 70_000
     words = "issue", "add", "--title", "long", "--body-file", stage.file(text)
@@ -699,6 +700,7 @@ def test_text_that_could_drive_a_terminal_is_shown_as_escapes(relay, text, shown
     assert relay.visible(text) == shown == relay.visible(shown)
 
 
+@pytest.mark.slow
 def test_no_character_at_all_gets_past_visible_that_hides_or_moves(relay):
     import unicodedata
 

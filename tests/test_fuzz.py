@@ -24,6 +24,7 @@ def test_a_few_cases_of_every_kind_end_in_a_value_or_a_documented_error(ground):
         fuzz.play(ground, 7, range(max(4, weight)), target)
 
 
+@pytest.mark.slow
 def test_what_once_broke_a_parser_ends_in_a_value_or_a_documented_error(ground):
     assert ONCE_BAD
     for path in ONCE_BAD:

@@ -352,6 +352,7 @@ def test_what_was_read_and_what_is_the_users_wakes_nobody(stage, pair):
     assert changed(stage, "002-codex-decision.ready", pair).code == 0
 
 
+@pytest.mark.slow
 def test_a_wait_that_is_held_in_one_pair_wakes_for_no_other(stage, pair):
     """A session that opened another pair meanwhile is told to wait there, and woken there."""
     stage.send("claude", "plan")
@@ -387,6 +388,7 @@ def test_what_a_session_without_the_slot_reads_wakes_the_one_that_has_it_all_the
     assert "not seen" not in stage.ok("codex", "next").out
 
 
+@pytest.mark.slow
 def test_of_many_wakers_one_wins(stage, pair):
     stage.send("codex", "plan")
     event = json.dumps(
@@ -742,6 +744,7 @@ def test_a_publish_nudges_an_idle_codex_where_the_user_has_switched_that_on(stag
     assert not list(stage.home.rglob("nudge-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "why",
     [
@@ -835,6 +838,7 @@ def test_a_nudge_that_could_not_reach_codex_lets_it_hold_waits_again(stage, why)
     until(lambda: not missed.exists())
 
 
+@pytest.mark.slow
 def test_a_codex_whose_turn_ended_is_nudged_though_a_wait_of_it_still_runs(stage):
     stage.link_skill()
     stage.ok(None, "hooks", "install", "--target", "codex", "--nudge")

@@ -156,6 +156,7 @@ def test_a_link_in_a_folders_place_is_named_and_nothing_goes_through_it(stage, p
     assert stage.run("claude", "next").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["link", "fifo", "socket", "folder", "huge"])
 @pytest.mark.parametrize("place", ["session.json", ".seen/{log}", "002-codex-review.md"])
 def test_anything_in_a_files_place_is_told_and_not_waited_for(stage, place, what):

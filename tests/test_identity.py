@@ -282,6 +282,7 @@ def test_a_custom_author_in_a_terminal_opens_a_pair_and_stays_bound_to_it(stage)
     assert "action: start" in told
 
 
+@pytest.mark.slow
 def test_a_terminal_made_for_one_command_gives_no_lasting_id(stage):
     """As Gemini CLI starts each command: `bash -c COMMAND` leads a terminal of its own."""
     whoami = '"$RELAY" whoami --json >one; true'
@@ -660,6 +661,7 @@ def test_a_new_session_in_another_host_takes_nothing_over(stage, host):
     )
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize(
     "words", [("app-server", "--listen", "unix://", "--managed-daemon"), ("mcp-server",)]

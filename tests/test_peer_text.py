@@ -335,6 +335,7 @@ def test_no_command_lets_any_peer_text_out_of_its_fence_and_quotes(stage, shift)
     try_all(stage, shift)
 
 
+@pytest.mark.slow
 def test_on_a_terminal_no_peer_text_drives_it(stage, monkeypatch):
     hostile(stage, 5)
     monkeypatch.setattr(RELAY, "screen_for", lambda ctx, plain=False: RELAY.Screen(80, 24))

@@ -429,6 +429,7 @@ def test_a_project_of_any_name_carries_a_turn(stage, name):
         assert done.code in (0, 1), (words, done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES, ids=repr)
 def test_a_relay_in_a_folder_of_any_name_prints_commands_that_can_be_pasted(
     stage, monkeypatch, name

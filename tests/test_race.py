@@ -8,10 +8,11 @@ import json
 import os
 import random
 import re
+import shutil
 import time
 
 import pytest
-from conftest import MORE, RELAY, SESSIONS, forked
+from conftest import MORE, RELAY, SESSIONS, findings, forked, read_tree, write_tree
 from helpers.tracing import doctor_is_content, sound
 
 # What touches the disk. A process pauses before some of these calls, so that every order of events
@@ -308,6 +309,7 @@ def test_two_closes_at_once_end_the_pair_once(stage, archive):
         assert [path.name for path in stage.shared.rglob("*.tmp")] == []
 
 
+@pytest.mark.slow
 def test_two_first_turns_of_the_same_author_do_not_share_a_slot(stage):
     stage.ok("claude", "bootstrap", "--topic", "demo")
     plays = [(stage.env("codex", CODEX_THREAD_ID=f"thread-{n}"), [["next"]]) for n in range(6)]
@@ -408,3 +410,89 @@ def test_who_cannot_have_a_lock_is_told_of_which_directory_it_is(relay, tmp_path
         with pytest.raises(relay.Refusal, match=str(tmp_path)):
             with relay.directory_lock(str(tmp_path), "issue add", wait_s=0):
                 pass
+
+
+LOOKING = ("lstat", "stat", "access", "open", "listdir")
+LOOKS = {
+    "next": ["next"],
+    "wait": ["wait", "--timeout", "0"],
+    "status": ["status"],
+    "verify": ["verify", "--all"],
+    "log": ["log"],
+    "show": ["show"],
+    "findings": ["findings"],
+    "brief": ["brief"],
+    "export": ["export", "--sarif"],
+    "statusline": ["statusline"],
+    "pairs": ["pairs", "list"],
+    "doctor": ["doctor", "--json"],
+}
+MOVES = {
+    "close": lambda slug: ["close", "--reason", "done"],
+    "archive": lambda slug: ["pairs", "archive", slug, "--force"],
+    "restore": lambda slug: ["pairs", "restore", slug],
+    "forget": lambda slug: ["forget", slug, "--yes"],
+}
+DAMAGE = r"damaged|[Mm]issing|is gone|No such file|cannot be read|Traceback|invalid_schema|was changed|meanwhile"
+
+
+def interrupted(stage, monkeypatch, words, at, move):
+    """Types a command, and the move just before its call number `at` below the ledger or its copy; a
+    move that would have to wait for a lock comes when that is free. What it printed, and its calls."""
+    calls, below = [], (f"{stage.shared}", f"{stage.project}/.git/relay")
+
+    def before(name):
+        real = getattr(os, name)
+
+        def call(path, *more, **named):
+            if str(path).startswith(below) and not str(path).endswith("/.lock"):
+                calls.append(name)
+                if len(calls) >= at > 0 and not RELAY.held_locks and move[0]:
+                    typed = move.pop(0)
+                    move.append(None)
+                    assert forked(stage.run, "codex", *typed)().code == 0
+            return real(path, *more, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in LOOKING:
+            patch.setattr(os, name, before(name))
+        return stage.run("claude", *words), len(calls)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("move", MOVES)
+def test_what_looks_at_a_pair_that_moves_sees_it_before_or_after(stage, monkeypatch, move):
+    stage.open_pair()
+    (stage.project / "a.py").write_text("x = 1\n")
+    stage.send("claude", "plan")
+    stage.ok("codex", "next")
+    stage.send("codex", "review", findings("major a.py:1 wrong"), "mend it", "--verdict", "changes")
+    slug = next(stage.shared.rglob("session.json")).parent.name
+    if move == "restore":
+        stage.ok("codex", "pairs", "archive", slug, "--force")
+    kept = {folder: read_tree(folder) for folder in (stage.shared, stage.project / ".git/relay")}
+    dice, wrong = random.Random(move), []
+
+    def again():
+        for folder, tree in kept.items():
+            shutil.rmtree(folder)
+            write_tree(folder, tree, 0o077)
+
+    def said(done):
+        return done.code, set(re.findall(DAMAGE, done.out + done.err))
+
+    for name, words in LOOKS.items():
+        again()
+        first, count = interrupted(stage, monkeypatch, words, 0, [None])
+        again()
+        stage.ok("codex", *MOVES[move](slug))
+        truths = said(first), said(stage.run("claude", *words))
+        for at in sorted(dice.sample(range(1, count), min(count - 1, 12 * MORE))):
+            again()
+            done, _ = interrupted(stage, monkeypatch, words, at, [MOVES[move](slug)])
+            noted = "could not be recorded as seen" in done.err  # It was delivered before.
+            if said(done) not in truths and not noted:
+                wrong.append((name, at, said(done), truths, done.err, done.out[-300:]))
+    assert not wrong, wrong[:5]

@@ -38,6 +38,7 @@ def test_what_is_published_is_in_the_git_directory_with_inodes_of_its_own(asked)
     assert not list(copy.rglob("*.pack")) and not (copy / ".draft").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss",
     [
@@ -547,6 +548,7 @@ def test_a_directory_that_is_no_ledger_is_refused_with_the_way_out(stage):
     assert stage.snapshot(stage.shared) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nested", "submodule"])
 def test_a_bound_instance_finds_its_ledger_from_another_repository_within(asked, kind):
     inner = asked.project / "inner"

@@ -708,6 +708,7 @@ def test_the_line_never_waits_for_a_standard_input_that_stays_open(stage):
         child.stdin.close()
 
 
+@pytest.mark.slow
 def test_the_line_lives_until_nobody_reads_it(stage):
     stage.open_pair()
     child = subprocess.Popen(

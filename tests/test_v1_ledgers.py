@@ -99,6 +99,7 @@ def test_looking_changes_no_byte_of_a_pair(stage, name):
     assert v1.snapshot(folder) == before
 
 
+@pytest.mark.slow
 def test_status_tells_each_state_of_activity(stage):
     opened(stage, *v1.PAIRS)
     told = {}
@@ -195,6 +196,7 @@ def test_next_knows_whose_move_it_is(stage, name):
     assert (stage.ok("claude", "next").action, stage.ok("codex", "next").action) == words
 
 
+@pytest.mark.slow
 def test_next_lists_what_an_approval_of_what_1_x_wrote_lacks_and_the_review_can_be_finished(stage):
     opened(stage, "active")
     (stage.project / "src").mkdir()

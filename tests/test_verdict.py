@@ -216,6 +216,7 @@ def test_every_word_for_an_approval_is_held_to_the_rules_and_no_other(stage):
     assert close(stage, outcome="rejected").code == 0
 
 
+@pytest.mark.slow
 def test_the_same_bytes_committed_still_count(stage):
     approved(stage)
     stage.git("add", "-A")
@@ -729,6 +730,7 @@ class Search:
         self.story[-1] += (acts[what](),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1))
 def test_no_sequence_of_commands_approves_what_a_rule_forbids(stage, seed):
     search = Search(stage, seed)
