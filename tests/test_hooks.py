@@ -315,6 +315,32 @@ def test_a_held_wait_wakes_by_its_end_and_hooks_leave_it_to_it(stage, pair):
     assert changed(stage, "002-codex-review.ready", pair).code == 0, "woken already, and read"
 
 
+@pytest.mark.slow
+def test_a_pair_that_has_the_name_of_one_that_was_removed_wakes_anew(stage):
+    slugs = set()
+    for _ in range(2):
+        pair = stage.shared / stage.ok("claude", "bootstrap", "--topic", "t").out.split()[0]
+        slugs.add(pair.name)
+        stage.ok("codex", "next")
+        stage.send("codex", "plan")
+        assert changed(stage, "001-codex-plan.ready", pair).code == 2
+        assert changed(stage, "001-codex-plan.ready", pair).code == 0
+        stage.ok("claude", "next")
+        stage.ok("claude", "close", "--reason", "r")
+        stage.ok("codex", "next")
+        time.sleep(1.1)
+        stage.ok("claude", "pairs", "prune", "--older-than", "0s")
+    assert len(slugs) == 1
+
+
+def test_what_waits_unread_is_named_after_the_clock_was_set_back(stage, pair):
+    hook(stage, "claude", "SessionStart", source="startup")
+    ahead = time.time() + 7200
+    os.utime(stage.shared / "_relay/hook-state/fired-claude-SessionStart", (ahead, ahead))
+    stage.send("codex", "plan")
+    assert "001 plan" in context(hook(stage, "claude", "UserPromptSubmit", prompt="go on"))
+
+
 def test_a_peers_ready_wakes_once_and_nothing_else_does(stage, pair):
     stage.send("codex", "plan")
     before = stage.snapshot(stage.shared)

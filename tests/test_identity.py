@@ -522,6 +522,54 @@ def test_a_slot_is_free_again_once_its_holder_was_silent_too_long(
         refused(stage, "claude", "pair", "ensure", code=3, **env)
 
 
+@pytest.mark.slow
+@linux
+def test_a_silent_instance_whose_process_is_seen_keeps_its_slot(stage, host):
+    code = 'CLAUDE_CODE_SESSION_ID=one "$RELAY" bootstrap --topic t >/dev/null; echo; read line'
+    with living(stage, host("claude", code)):
+        aged(stage, "claude", 10**5)
+        assert second(stage, "next").action == "full"
+    assert second(stage, "next").action == "start"
+
+
+@pytest.mark.slow
+def test_a_silent_instance_that_holds_a_wait_keeps_its_slot(stage):
+    stage.open_pair()
+    waiting = stage.spawn("codex", "wait", "--timeout", "30")
+    marks = stage.shared / "_relay" / "hook-state"
+    until = time.monotonic() + 20
+    while not list(marks.glob("waiting-*-codex-*")) and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    aged(stage, "codex", 10**5)
+    assert stage.run("codex", "next", CODEX_THREAD_ID="second").action == "full"
+    stage.send("claude", "note")
+    assert waiting.communicate(timeout=20)[0].endswith("001-claude-note.md\n")
+    assert stage.run("codex", "next", CODEX_THREAD_ID="second").action == "reply"
+
+
+@pytest.mark.slow
+@linux
+def test_a_session_that_was_resumed_in_another_terminal_does_not_end_with_the_first(stage, host):
+    stage.ok("claude", "bootstrap", "--topic", "t")
+    speak = 'export CODEX_THREAD_ID=one; "$RELAY" next >/dev/null; echo; read line'
+    end = """echo '{"session_id": "one"}' | "$RELAY" hook codex SessionEnd; echo; read line"""
+    with living(stage, host("codex", speak, end)) as first:
+        with living(stage, host("codex", speak)):
+            first.stdin.write("\n")
+            first.stdin.flush()
+            assert first.stdout.readline() == "\n"
+            assert " left" not in stage.ok("claude", "status").out
+            assert stage.run("codex", "next", CODEX_THREAD_ID="second").action == "full"
+
+
+def test_a_sign_of_life_from_the_future_is_no_presence(stage):
+    stage.open_pair()
+    aged(stage, "codex", -5 * 3600)
+    shown = stage.ok("claude", "status").out
+    assert "is there" not in shown and "last seen an unknown time ago" in shown
+
+
 def test_an_instance_that_was_silent_comes_back_to_its_own_slot(stage):
     stage.open_pair()
     aged(stage, "claude", 10**6)

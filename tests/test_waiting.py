@@ -412,6 +412,19 @@ def test_a_peer_that_was_just_handed_the_turn_is_not_silent(stage):
     assert stage.run("codex", "wait", "--timeout", "0").code == 10
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("jump_s", [3 * 3600, -3 * 3600])
+def test_a_wait_outlasts_a_machine_that_sleeps_and_a_clock_that_is_set(stage, monkeypatch, jump_s):
+    stage.open_pair()
+    stage.send("codex", "question")
+    now, set_at = time.time, time.monotonic() + 0.5
+    clock = lambda: now() + jump_s * (time.monotonic() > set_at)  # noqa: E731
+    monkeypatch.setattr(time, "time", clock)
+    done = stage.run("codex", "wait", "--timeout", "1", "--poll", "0.1")
+    assert time.monotonic() > set_at and done.code == 10, done
+    assert stage.run("codex", "wait", "--timeout", "0").code == 11, "as one that begins then"
+
+
 def old_artifact(pair, seq, author, peer):
     """An artifact of 1.x from years ago."""
     text = (
