@@ -547,7 +547,13 @@ def test_a_tree_that_cannot_be_recorded_is_said_and_cannot_be_approved(stage, as
 
 @pytest.mark.parametrize(
     "how",
-    ["base", *(pytest.param(how, marks=pytest.mark.slow) for how in ("submodule", "unreadable"))],
+    [
+        "base",
+        *(
+            pytest.param(how, marks=pytest.mark.slow)
+            for how in ("submodule", "unreadable", "in a closed directory")
+        ),
+    ],
 )
 def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
     """By `next`, by `run` and by `send`, of the reviewer as of the author."""
@@ -564,9 +570,10 @@ def test_what_mends_a_tree_that_cannot_be_recorded_is_said(stage, how):
         stage.git("branch", "-D", "main")
         stage.git("reflog", "expire", "--expire=now", "--all")
         stage.git("gc", "-q", "--prune=now")
-    elif how == "unreadable":
-        remedy = "chmod u+r"
-        (stage.project / "app.py").chmod(0)
+    elif how in ("unreadable", "in a closed directory"):
+        # Git takes what is in a closed directory for unchanged.
+        remedy = "chmod u+rX"
+        (stage.project / ("app.py" if how == "unreadable" else "lib")).chmod(0)
         if os.geteuid() == 0:
             before = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
             if not shutil.which(before[0]):

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from conftest import RELAY, SCRIPT, seeds
@@ -881,8 +882,8 @@ def same(carried, whole):
 def states_of(stage, path):
     """The state as the last sidecar carries it, and as all artifacts give it."""
     project = RELAY.Project(str(stage.shared), str(stage.project), None, "")
-    pair = RELAY.Ledger(None, project).find(next(stage.shared.glob("2*")).name)
-    pair.path = str(path)
+    ledger = RELAY.Ledger(SimpleNamespace(changed_at={}), project)
+    pair = RELAY.Pair(ledger, str(path))
     return RELAY.Listing(pair).findings(), RELAY.Listing(pair).findings(whole=True)
 
 

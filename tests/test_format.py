@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import types
+from types import SimpleNamespace
 
 import pytest
 from helpers import v1_ledgers as v1
@@ -668,7 +669,9 @@ def test_a_binding_is_of_schema_1_or_passed_over(relay, tmp_path):
     v1.put(tmp_path / "_relay/.sentinel", "")
     path = v1.bind(tmp_path, "claude", "a", "demo")
     binding = json.loads(path.read_text())
-    ledger = relay.Ledger(None, relay.Project(str(tmp_path), str(tmp_path), None, ""))
+    ledger = relay.Ledger(
+        SimpleNamespace(changed_at={}), relay.Project(str(tmp_path), str(tmp_path), None, "")
+    )
     for change in KNOWN:
         path.write_text(json.dumps(binding | change))
         (found,) = ledger.bindings()
