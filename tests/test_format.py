@@ -643,9 +643,9 @@ INVALID = (
 def test_a_session_is_ours_unsupported_or_invalid(relay, tmp_path):
     def problem(session):
         (tmp_path / "session.json").write_text(json.dumps(session))
-        return relay.Pair(
-            types.SimpleNamespace(root=str(tmp_path.parent)), str(tmp_path)
-        ).schema_error
+        context = types.SimpleNamespace(changed_at={})
+        ledger = types.SimpleNamespace(root=str(tmp_path.parent), ctx=context)
+        return relay.Pair(ledger, str(tmp_path)).schema_error
 
     for change in ({}, {"later": 1}, {"state": "closed"}):
         assert problem(SESSION | change) is None
